@@ -1,0 +1,1 @@
+"""Adapters to the store. Each implements the Protocols of `mtastsd.ports`."""

@@ -1,0 +1,1 @@
+"""MTA-STS, RFC 8461, as rules without I/O."""

@@ -1,0 +1,1 @@
+"""TLS-RPT, RFC 8460, as rules without I/O."""

@@ -1,0 +1,221 @@
+"""Two branches, an override and the time, to one `Verdict`: what holds for a next hop, and why.
+
+MTA-STS never overrides DANE (RFC 8461 §2), and no unsigned answer makes DANE override MTA-STS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import Enum
+from typing import Literal
+
+from mtastsd.dane import DaneBranch, Finding
+from mtastsd.names import Domain
+from mtastsd.sts.flow import StsBranch
+from mtastsd.sts.policy import Policy
+
+
+class What(Enum):
+    """What is asked of the delivery. The values are Postfix's security levels."""
+
+    NOTHING = ""
+    MAY = "may"
+    ENCRYPT = "encrypt"
+    DANE = "dane"
+    SECURE = "secure"
+    DANE_ONLY = "dane-only"
+
+
+Why = Literal[
+    "override",
+    "dane",  # DANE alone decides
+    "dane-partial",  # some MX hosts only, or nothing usable
+    "dane-unsigned-mx",
+    "dane-error",
+    "null-mx",
+    "sts-enforce",
+    "sts-testing",
+    "sts-testing-enforced",  # policy.testing = "enforce"
+    "sts-none",
+    "sts-failed",  # a record is there, but no policy is to be had
+    "sts-invalid",  # the record itself is invalid
+    "no-policy",
+    "dns-error",
+    "pending",  # the deadline passed before the first answer
+    "busy",  # too many discoveries at once
+    "minimum",
+    "not-a-domain",
+]
+
+Minimum = Literal["", "encrypt", "secure"]
+Action = Literal["off", "may", "encrypt", "secure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An operator's word for one exact domain. `until` is inclusive, UTC; `mx` for secure only."""
+
+    domain: Domain
+    action: Action
+    mx: tuple[str, ...] = ()
+    until: date | None = None
+    reason: str = ""
+
+    def ends_at(self) -> float:
+        """The moment at which it is over, seconds since 1970; infinity without an end."""
+        if self.until is None:
+            return float("inf")
+        day = datetime(self.until.year, self.until.month, self.until.day, tzinfo=UTC)
+        return (day + timedelta(days=1)).timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`[policy]` of the configuration."""
+
+    dane: bool = True
+    testing: Literal["report", "enforce"] = "report"
+    minimum: Minimum = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What holds for a policy domain.
+
+    `mx` are the patterns to match for SECURE, empty where Postfix's own matching is meant.
+    `policy` is the unexpired MTA-STS policy, if any, whatever `what` says; `enforced` that it is
+    one that enforces. `valid_until`: the earliest moment at which anything this rests on may
+    change; 0 for what must not be kept.
+    """
+
+    domain: Domain
+    what: What
+    why: Why
+    valid_until: float
+    mx: tuple[str, ...] = ()
+    policy: Policy | None = None
+    enforced: bool = False
+    detail: str = ""
+
+
+def decide(
+    domain: Domain,
+    sts: StsBranch | None,
+    dane: DaneBranch | None,
+    override: Override | None,
+    rules: Rules,
+    now: float,
+    *,
+    pending: Literal["", "pending", "busy"] = "",
+) -> Verdict:
+    """The verdict for a domain.
+
+    A branch is None where it is off or not known yet; `pending` says why, and makes a verdict that
+    is not kept. An override that has ended is none.
+    """
+    policy = sts.policy(now) if sts is not None else None
+    enforced = policy is not None and (
+        policy.mode == "enforce" or (policy.mode == "testing" and rules.testing == "enforce")
+    )
+    until = _valid_until(sts, dane, now, pending)
+    if override is not None and now < override.ends_at():
+        return _overridden(domain, override, policy, enforced, min(until, override.ends_at()))
+    what, why = _branches(sts, dane, policy, enforced, pending)
+    raised = _at_least(what, dane, rules.minimum)
+    if raised is not what:
+        what, why = raised, "minimum"
+    mx = policy.mx if what is What.SECURE and enforced and policy is not None else ()
+    return Verdict(domain, what, why, until, mx, policy, enforced, _detail(sts, dane))
+
+
+def _valid_until(sts: StsBranch | None, dane: DaneBranch | None, now: float, pending: str) -> float:
+    if pending:
+        return 0.0
+    ends = [sts.valid_until(now)] if sts is not None else []
+    ends += [dane.recheck_at] if dane is not None else []
+    return min(ends, default=0.0)
+
+
+def _overridden(
+    domain: Domain, override: Override, policy: Policy | None, enforced: bool, until: float
+) -> Verdict:
+    what = {
+        "off": What.NOTHING,
+        "may": What.MAY,
+        "encrypt": What.ENCRYPT,
+        "secure": What.SECURE,
+    }[override.action]
+    mx = override.mx
+    if what is What.SECURE and not mx and policy is not None:
+        mx = policy.mx
+    return Verdict(domain, what, "override", until, mx, policy, enforced, override.reason)
+
+
+def _branches(
+    sts: StsBranch | None,
+    dane: DaneBranch | None,
+    policy: Policy | None,
+    enforced: bool,
+    pending: Literal["", "pending", "busy"],
+) -> tuple[What, Why]:
+    finding = dane.finding if dane is not None else Finding.NONE
+    match finding:
+        case Finding.NULL_MX:
+            return What.NOTHING, "null-mx"
+        case Finding.ALL:
+            return What.DANE_ONLY, "dane"
+        case Finding.SOME if enforced:
+            # Never weaker than either: with `dane`, a host without TLSA would go unverified.
+            return What.DANE_ONLY, "dane"
+        case _ if enforced:
+            # An unsigned MX RRset, unusable records or errors are within an attacker's reach:
+            # they must not turn "verified" into "opportunistic".
+            testing = policy is not None and policy.mode == "testing"
+            return What.SECURE, "sts-testing-enforced" if testing else "sts-enforce"
+        case Finding.SOME | Finding.UNUSABLE:
+            return What.DANE, "dane-partial"
+        case Finding.UNSIGNED:
+            return What.DANE, "dane-unsigned-mx"
+        case Finding.ERROR:
+            return What.DANE, "dane-error"
+        case _:
+            return What.NOTHING, pending or _why_nothing(sts, policy)
+
+
+def _why_nothing(sts: StsBranch | None, policy: Policy | None) -> Why:
+    if policy is not None:
+        return "sts-testing" if policy.mode == "testing" else "sts-none"
+    if sts is None:
+        return "no-policy"
+    match sts.record:
+        case "unknown":
+            return "dns-error"
+        case "invalid":
+            return "sts-invalid"
+        case "present":
+            return "sts-failed"
+        case _:
+            return "no-policy"
+
+
+def _at_least(what: What, dane: DaneBranch | None, minimum: Minimum) -> What:
+    """Raise an answer that would weaken a site whose own level is `minimum`.
+
+    `OK dane` falls back to `may` where no record is usable. NOTFOUND leaves the site's own level
+    in force and is never raised.
+    """
+    if not minimum or what is not What.DANE:
+        return what
+    if dane is not None and dane.finding is Finding.SOME:
+        return What.DANE_ONLY
+    return What.SECURE if minimum == "secure" else What.ENCRYPT
+
+
+def _detail(sts: StsBranch | None, dane: DaneBranch | None) -> str:
+    parts = []
+    if dane is not None:
+        parts.append(f"dane={dane.finding.value}")
+    if sts is not None and sts.failure is not None:
+        parts.append(str(sts.failure))
+    return " ".join(parts)
