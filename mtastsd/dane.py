@@ -55,6 +55,12 @@ class Finding(Enum):
     """DNS errors wherever we asked: nothing is known."""
 
 
+WEAK = frozenset(
+    {Finding.NONE, Finding.UNSIGNED, Finding.UNSIGNED_UNREAD, Finding.NULL_MX, Finding.ERROR}
+)
+"""Findings that protect nothing: their loss is no loss, and they are not worth a place on disk."""
+
+
 class HostState(Enum):
     """What one MX host's address and TLSA answers amount to."""
 
@@ -105,7 +111,15 @@ class Hosts:
     implicit: bool = False
 
 
-def mx_hosts(domain: Domain, answer: MxAnswer) -> Hosts | Finding:
+@dataclass(frozen=True, slots=True)
+class NoHosts:
+    """The MX answer alone decides; `ttl` in seconds says for how long."""
+
+    finding: Finding
+    ttl: int = 0
+
+
+def mx_hosts(domain: Domain, answer: MxAnswer) -> Hosts | NoHosts:
     """The hosts behind a domain, or the finding where no host need be asked for.
 
     No MX record: the domain is its own MX (RFC 5321 §5.1). A name that does not exist has no
@@ -113,15 +127,16 @@ def mx_hosts(domain: Domain, answer: MxAnswer) -> Hosts | Finding:
     """
     match answer:
         case DnsError():
-            return Finding.ERROR
-        case NoData(exists=False):
-            return Finding.NONE
+            return NoHosts(Finding.ERROR)
+        case NoData(exists=False, ttl=ttl):
+            return NoHosts(Finding.NONE, ttl)
         case NoData(ttl=ttl, secure=secure):
             return Hosts((domain,), secure, ttl, implicit=True)
         case Answer(records=found, ttl=ttl, secure=secure):
             hosts = _by_preference(found)
             if not hosts:
-                return Finding.NULL_MX if any(mx.null for mx in found) else Finding.NONE
+                null = any(mx.null for mx in found)
+                return NoHosts(Finding.NULL_MX if null else Finding.NONE, ttl)
             return Hosts(hosts, secure, ttl)
 
 

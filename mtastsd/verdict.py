@@ -78,6 +78,12 @@ class Rules:
     testing: Literal["report", "enforce"] = "report"
     minimum: Minimum = ""
 
+    def enforces(self, policy: Policy) -> bool:
+        """Whether this policy counts as one that enforces."""
+        return policy.mode == "enforce" or (
+            policy.mode == "testing" and self.testing == "enforce"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -115,9 +121,7 @@ def decide(
     is not kept. An override that has ended is none.
     """
     policy = sts.policy(now) if sts is not None else None
-    enforced = policy is not None and (
-        policy.mode == "enforce" or (policy.mode == "testing" and rules.testing == "enforce")
-    )
+    enforced = policy is not None and rules.enforces(policy)
     until = _valid_until(sts, dane, now, pending)
     if override is not None and now < override.ends_at():
         return _overridden(domain, override, policy, enforced, min(until, override.ends_at()))

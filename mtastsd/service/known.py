@@ -1,0 +1,220 @@
+"""What is known of domains and next hops: memory in front of the store.
+
+The store may be slow, full or away; then what it did not take is kept, bounded, and offered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mtastsd.dane import WEAK, DaneBranch
+from mtastsd.log import Log
+from mtastsd.metrics import Metrics
+from mtastsd.names import Domain
+from mtastsd.ports import Clock, KnownDomain, KnownHop, PolicyStore, StoreUnavailable
+from mtastsd.postfix.nexthop import NextHop
+from mtastsd.service.memory import Memory
+from mtastsd.sts.flow import StsBranch
+
+FLUSH_EVERY = 60.0
+"""Seconds between two writes of "last used" times and of what the store refused before."""
+
+FORGET_EVERY = 6 * 3600.0
+"""Seconds between two sweeps for what nobody mails any more."""
+
+MAX_UNSAVED = 20_000
+"""Rows kept for a store that takes nothing: a day of new domains on a busy relay, some 20 MB."""
+
+
+class Known:
+    """Memory and store. Nothing here raises for a store that fails."""
+
+    def __init__(
+        self, store: PolicyStore, *, clock: Clock, log: Log, metrics: Metrics, memory: int
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._sts: Memory[Domain, StsBranch] = Memory(memory)
+        self._dane: Memory[str, DaneBranch] = Memory(memory)
+        self._used: dict[Domain, float] = {}
+        self._unsaved_domains: dict[Domain, KnownDomain] = {}
+        self._unsaved_hops: dict[str, KnownHop] = {}
+        self._store_works = True
+        metrics.known.labels("policies").set_function(lambda: len(self._sts))
+        metrics.known.labels("findings").set_function(lambda: len(self._dane))
+        metrics.unsaved.set_function(lambda: len(self._unsaved_domains) + len(self._unsaved_hops))
+
+    def sts(self, domain: Domain) -> StsBranch | None:
+        """From memory alone."""
+        return self._sts.get(domain)
+
+    def dane(self, hop: NextHop) -> DaneBranch | None:
+        """From memory alone."""
+        return self._dane.get(hop.key)
+
+    def use(self, domain: Domain) -> None:
+        """Note that a look-up asked for the domain."""
+        self._used[domain] = self._clock.now()
+        if len(self._used) > 2 * self._sts.limit:
+            self._used.pop(next(iter(self._used)))
+
+    async def recall(self, hop: NextHop, ends: float) -> bool:
+        """Bring into memory what the store has and memory lacks, before loop time `ends`.
+
+        Whether the store had anything. An unsaved row is newer than the store's.
+        """
+        try:
+            async with asyncio.timeout_at(ends):
+                domain_row, hop_row = await self._store.load(hop.domain, hop.key)
+        except TimeoutError:
+            self._failed("load", "timeout")
+            return False
+        except StoreUnavailable as error:
+            self._failed("load", str(error))
+            domain_row, hop_row = None, None
+        domain_row = self._unsaved_domains.get(hop.domain, domain_row)
+        hop_row = self._unsaved_hops.get(hop.key, hop_row)
+        # While this waited, a flight may have learnt more: memory wins.
+        if domain_row is not None and self._sts.get(hop.domain) is None:
+            self._sts.put(hop.domain, domain_row.sts)
+        if hop_row is not None and self._dane.get(hop.key) is None:
+            self._dane.put(hop.key, hop_row.dane)
+        return domain_row is not None or hop_row is not None
+
+    async def keep_sts(
+        self, domain: Domain, before: StsBranch | None, branch: StsBranch, *, remember: bool
+    ) -> None:
+        """Keep a branch; `remember`: in memory too, even if it is not there yet.
+
+        "No record" of a name that nobody heard of stays off the disk: random names would fill it.
+        """
+        if remember or domain in self._sts:
+            self._sts.put(domain, branch)
+        if _worth_a_row(branch) or (before is not None and _worth_a_row(before)):
+            used = self._used.get(domain, self._clock.now())
+            await self._save([KnownDomain(domain, branch, used)], [])
+
+    def drop_sts(self, domain: Domain) -> None:
+        """Drop a branch that must not answer again (`max_age: 0`) from memory."""
+        self._sts.drop(domain)
+
+    async def keep_dane(self, hop: NextHop, before: DaneBranch | None, branch: DaneBranch) -> None:
+        """Keep a finding; on disk only where it protects, or an older one did."""
+        self._dane.put(hop.key, branch)
+        if branch.finding not in WEAK or (before is not None and before.finding not in WEAK):
+            await self._save([], [KnownHop(hop.key, branch, self._clock.now())])
+
+    async def forget(self, domain: Domain) -> bool:
+        """Drop all that is known of a domain; whether there was anything.
+
+        Raises StoreUnavailable.
+        """
+        had = self._sts.get(domain) is not None
+        self._sts.drop(domain)
+        self._unsaved_domains.pop(domain, None)
+        for key in [key for key in self._dane if domain_of(key) == domain]:
+            self._dane.drop(key)
+            self._unsaved_hops.pop(key, None)
+        return await self._store.delete(domain) or had
+
+    async def _save(self, domains: list[KnownDomain], hops: list[KnownHop]) -> None:
+        try:
+            await self._store.save(domains, hops)
+        except StoreUnavailable as error:
+            self._failed("save", str(error))
+            self._unsaved_domains.update((row.domain, row) for row in domains)
+            self._unsaved_hops.update((row.hop, row) for row in hops)
+            _bound(self._unsaved_domains)
+            _bound(self._unsaved_hops)
+        else:
+            for row in domains:
+                self._unsaved_domains.pop(row.domain, None)
+            for hop_row in hops:
+                self._unsaved_hops.pop(hop_row.hop, None)
+            self._works()
+
+    def _failed(self, doing: str, reason: str) -> None:
+        self._metrics.store_errors.labels(doing).inc()
+        if self._store_works:  # once an outage, not once a look-up
+            self._log.error("store-unavailable", doing=doing, reason=reason)
+        self._store_works = False
+
+    def _works(self) -> None:
+        if not self._store_works:
+            self._log.info("store-back", unsaved=len(self._unsaved_domains))
+        self._store_works = True
+
+    async def flush(self) -> None:
+        """Write "last used" times and what the store refused: at intervals, and at the end."""
+        if self._unsaved_domains or self._unsaved_hops:
+            await self._save(
+                list(self._unsaved_domains.values()), list(self._unsaved_hops.values())
+            )
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            await self._store.touch(list(used.items()))
+        except StoreUnavailable as error:
+            self._failed("touch", str(error))
+            self._used = {**used, **self._used}
+
+    async def run(self, forget_unused: float) -> None:
+        """Flush and sweep for ever; `forget_unused` in seconds."""
+        swept = JumpGuard(self._clock)
+        next_sweep = self._clock.monotonic() + FLUSH_EVERY
+        while True:
+            await self._clock.sleep(FLUSH_EVERY)
+            await self.flush()
+            if self._clock.monotonic() < next_sweep:
+                continue
+            next_sweep = self._clock.monotonic() + FORGET_EVERY
+            if not swept.steady():
+                # A clock that jumped would make every policy look forgotten.
+                self._log.warning("clock-jump", skipped="forget")
+                continue
+            await self._sweep(forget_unused)
+
+    async def _sweep(self, forget_unused: float) -> None:
+        now = self._clock.now()
+        try:
+            gone = await self._store.forget(unused_since=now - forget_unused, now=now)
+        except StoreUnavailable as error:
+            self._failed("forget", str(error))
+        else:
+            self._log.info("forgot", domains=gone)
+
+
+class JumpGuard:
+    """Whether wall time went as monotonic time did since the last question."""
+
+    LIMIT = 3600.0
+    """Seconds of difference that daylight, NTP slewing and suspend of a server don't make."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wall, self._monotonic = clock.now(), clock.monotonic()
+
+    def steady(self) -> bool:
+        """Whether there was no jump; the next question starts from now."""
+        wall, monotonic = self._clock.now(), self._clock.monotonic()
+        drift = (wall - self._wall) - (monotonic - self._monotonic)
+        self._wall, self._monotonic = wall, monotonic
+        return abs(drift) <= self.LIMIT
+
+
+def domain_of(key: str) -> str:
+    """The policy domain of a next hop's canonical key."""
+    return key.removeprefix("[").partition("]")[0].partition(":")[0]
+
+
+def _worth_a_row(branch: StsBranch) -> bool:
+    return branch.body is not None or branch.record in ("present", "invalid")
+
+
+def _bound(rows: dict[Any, Any]) -> None:
+    while len(rows) > MAX_UNSAVED:
+        rows.pop(next(iter(rows)))
