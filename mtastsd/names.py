@@ -18,6 +18,9 @@ Domain = NewType("Domain", str)
 MAX_NAME = 253
 """Octets of a name without its final dot: RFC 1035 §3.1 allows 255 with length octets and root."""
 
+MAX_LABEL = 63
+"""Octets of one label, RFC 1035 §2.3.4."""
+
 MAX_TEXT = 1024
 """Characters that are looked at at all: IDNA mapping costs more than linear time."""
 
@@ -36,6 +39,7 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
 _ONE_LABEL = re.compile(_LABEL, re.ASCII)
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
+_IPV6 = re.compile(r"[0-9a-f.]*:[0-9a-f.]*:[0-9a-f.:]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +71,39 @@ def parse(text: str) -> Domain | NotADomain:
     if len(name) > MAX_NAME:
         return NotADomain("overlong")
     if not _NAME.fullmatch(name):
-        if _ONE_LABEL.fullmatch(name) and not _DIGITS.fullmatch(name):
-            return NotADomain("single-label")
-        return NotADomain("address" if _DIGITS.fullmatch(name) or ":" in name else "syntax")
+        return NotADomain(_why_not(name))
     if _DIGITS.fullmatch(name.rpartition(".")[2]):
         return NotADomain("address")
     return Domain(name)
 
 
+def _why_not(name: str) -> Why:
+    if _DIGITS.fullmatch(name) or _IPV6.fullmatch(name):
+        return "address"
+    return "single-label" if _ONE_LABEL.fullmatch(name) else "syntax"
+
+
 def _to_ascii(text: str) -> str | None:
+    """The mapped name with each U-label as A-label; a name too long for DNS comes back as it is.
+
+    ASCII labels are left to the caller's rules: IDNA 2008 has no underscore and no `r3---sn`, and
+    host names beside a U-label have both.
+    """
     try:
-        return idna.encode(text, uts46=True, transitional=False).decode("ascii")
+        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        if len(mapped) > MAX_NAME + 1:
+            return mapped
+        return ".".join(map(_to_a_label, mapped.split(".")))
     except (idna.IDNAError, UnicodeError):
         return None
+
+
+def _to_a_label(label: str) -> str:
+    if label.isascii():
+        return label
+    if len(label) > MAX_LABEL:  # Punycode is never shorter than what it encodes
+        raise idna.IDNAError("label too long")
+    return idna.alabel(label).decode("ascii")
 
 
 def child(label: str, domain: Domain) -> str:
