@@ -148,4 +148,9 @@ def setup(level: str, fmt: str, *, under_systemd: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the level of our own events."""
     logging.getLogger(LOGGER).setLevel(level.upper())

@@ -63,8 +63,11 @@ class Override:
     reason: str = ""
 
     def ends_at(self) -> float:
-        """The moment at which it is over, seconds since 1970; infinity without an end."""
-        if self.until is None:
+        """The moment at which it is over, seconds since 1970; infinity without an end.
+
+        The last day of the calendar, which people write for "never", has no day after it.
+        """
+        if self.until is None or self.until == date.max:
             return float("inf")
         day = datetime(self.until.year, self.until.month, self.until.day, tzinfo=UTC)
         return (day + timedelta(days=1)).timestamp()
@@ -80,9 +83,7 @@ class Rules:
 
     def enforces(self, policy: Policy) -> bool:
         """Whether this policy counts as one that enforces."""
-        return policy.mode == "enforce" or (
-            policy.mode == "testing" and self.testing == "enforce"
-        )
+        return policy.mode == "enforce" or (policy.mode == "testing" and self.testing == "enforce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,8 @@ def _branches(
             return What.DANE, "dane-unsigned-mx"
         case Finding.ERROR:
             return What.DANE, "dane-error"
+        case Finding.NULL_MX_UNSIGNED if not pending:
+            return What.NOTHING, "null-mx"
         case _:
             return What.NOTHING, pending or _why_nothing(sts, policy)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from mtastsd import dane as rules
 from mtastsd.dane import WEAK, DaneBranch, Finding, Hosts, HostState, NoHosts
@@ -79,10 +80,9 @@ class StsBranches:
         )
         branch = walk.settled.branch
         self._tell(domain, before, walk, self._clock.monotonic() - started)
-        if walk.settled.keep:
-            await self._known.keep_sts(domain, before, branch, remember=stored is None)
-        else:
-            self._known.drop_sts(domain)
+        # What must not answer again still replaces the policy that was there before it.
+        kept = branch if walk.settled.keep else replace(branch, body=None, recheck_at=0.0)
+        await self._known.keep_sts(domain, before, kept, remember=stored is None)
         if before is not None and before.body != branch.body:
             self.on_change()
         return branch

@@ -97,10 +97,6 @@ class Known:
             used = self._used.get(domain, self._clock.now())
             await self._save([KnownDomain(domain, branch, used)], [])
 
-    def drop_sts(self, domain: Domain) -> None:
-        """Drop a branch that must not answer again (`max_age: 0`) from memory."""
-        self._sts.drop(domain)
-
     async def keep_dane(self, hop: NextHop, before: DaneBranch | None, branch: DaneBranch) -> None:
         """Keep a finding; on disk only where it protects, or an older one did."""
         self._dane.put(hop.key, branch)
