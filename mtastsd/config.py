@@ -1,1 +1,0 @@
-"""The configuration: TOML and environment to frozen `Settings`, or errors that name the key."""
