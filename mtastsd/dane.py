@@ -50,13 +50,22 @@ class Finding(Enum):
     NONE = "none"
     """No TLSA records."""
     NULL_MX = "null-mx"
-    """The domain takes no mail, RFC 7505."""
+    """The domain takes no mail, RFC 7505, and the answer is signed."""
+    NULL_MX_UNSIGNED = "null-mx-unsigned"
+    """The domain takes no mail, or somebody forged that."""
     ERROR = "error"
     """DNS errors wherever we asked: nothing is known."""
 
 
 WEAK = frozenset(
-    {Finding.NONE, Finding.UNSIGNED, Finding.UNSIGNED_UNREAD, Finding.NULL_MX, Finding.ERROR}
+    {
+        Finding.NONE,
+        Finding.UNSIGNED,
+        Finding.UNSIGNED_UNREAD,
+        Finding.NULL_MX,
+        Finding.NULL_MX_UNSIGNED,
+        Finding.ERROR,
+    }
 )
 """Findings that protect nothing: their loss is no loss, and they are not worth a place on disk."""
 
@@ -134,10 +143,11 @@ def mx_hosts(domain: Domain, answer: MxAnswer) -> Hosts | NoHosts:
             return Hosts((domain,), secure, ttl, implicit=True)
         case Answer(records=found, ttl=ttl, secure=secure):
             hosts = _by_preference(found)
-            if not hosts:
-                null = any(mx.null for mx in found)
-                return NoHosts(Finding.NULL_MX if null else Finding.NONE, ttl)
-            return Hosts(hosts, secure, ttl)
+            if hosts:
+                return Hosts(hosts, secure, ttl)
+            if not any(mx.null for mx in found):
+                return NoHosts(Finding.NONE, ttl)
+            return NoHosts(Finding.NULL_MX if secure else Finding.NULL_MX_UNSIGNED, ttl)
 
 
 def _by_preference(found: Sequence[Mx]) -> tuple[Domain, ...]:
@@ -163,13 +173,16 @@ def usable(record: Tlsa) -> bool:
 def find(hosts: Hosts, readings: Sequence[HostReading]) -> Finding:
     """The finding for hosts that were all read."""
     states = {r.state for r in readings}
+    errors = HostState.ERROR in states
     heard = states - {HostState.ERROR, HostState.UNREACHABLE}
     if not heard:
-        return Finding.ERROR if HostState.ERROR in states else Finding.NONE
-    has_tlsa = bool(heard & {HostState.USABLE, HostState.UNUSABLE})
-    if not has_tlsa:
-        # A host that answered "no TLSA" says nothing of one whose answer is missing.
-        return Finding.ERROR if HostState.ERROR in states and hosts.secure else Finding.NONE
+        return Finding.ERROR if errors else Finding.NONE
+    if hosts.secure and errors and HostState.USABLE not in heard:
+        # The host that can't be read may be the one that has usable records: whoever drops its
+        # answers must not turn a finding into a weaker one.
+        return Finding.ERROR
+    if not heard & {HostState.USABLE, HostState.UNUSABLE}:
+        return Finding.NONE
     if not hosts.secure:
         return Finding.UNSIGNED
     if heard == {HostState.USABLE}:
