@@ -26,6 +26,9 @@ from mtastsd.cli.common import (
 
 Row = dict[str, Any]
 
+WIDE = 400
+"""Columns of a table that no terminal shows."""
+
 
 @click.group()
 def policy_group() -> None:
@@ -76,8 +79,8 @@ def _all(daemon: Daemon) -> Iterator[Row]:
 
 
 def _console() -> Console:
-    """As wide as its content when nobody looks, so that a pipe gets whole lines."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    """As wide as it takes when it goes to a file or a pipe: `grep` wants whole lines."""
+    return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
 
 
 @policy_group.command()
