@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from mtastsd.answers import Answer, DnsError, Mx, MxAnswer, NoData, Tlsa
+from mtastsd.answers import DnsError, Mx, MxAnswer, NoData, Tlsa
 from mtastsd.names import Domain
 from mtastsd.timing import bounded
 
@@ -141,13 +141,12 @@ def mx_hosts(domain: Domain, answer: MxAnswer) -> Hosts | NoHosts:
             return NoHosts(Finding.NONE, ttl)
         case NoData(ttl=ttl, secure=secure):
             return Hosts((domain,), secure, ttl, implicit=True)
-        case Answer(records=found, ttl=ttl, secure=secure):
-            hosts = _by_preference(found)
-            if hosts:
-                return Hosts(hosts, secure, ttl)
-            if not any(mx.null for mx in found):
-                return NoHosts(Finding.NONE, ttl)
-            return NoHosts(Finding.NULL_MX if secure else Finding.NULL_MX_UNSIGNED, ttl)
+    hosts = _by_preference(answer.records)
+    if hosts:
+        return Hosts(hosts, answer.secure, answer.ttl)
+    if not any(mx.null for mx in answer.records):
+        return NoHosts(Finding.NONE, answer.ttl)
+    return NoHosts(Finding.NULL_MX if answer.secure else Finding.NULL_MX_UNSIGNED, answer.ttl)
 
 
 def _by_preference(found: Sequence[Mx]) -> tuple[Domain, ...]:
