@@ -68,6 +68,14 @@ class StsBranch:
         parsed = policies.parse(self.body)
         return parsed if isinstance(parsed, Policy) else None
 
+    def refresh_after(self, refresh: float) -> float:
+        """Seconds after `fetched_at` at which to fetch anew: `refresh`, or half of a shorter life.
+
+        RFC 8461 §3.3, §10.2: before it expires, and with time for further tries; a policy that may
+        be kept for a day would else lapse between one refresh and the next.
+        """
+        return min(refresh, max((self.expires_at - self.fetched_at) / 2, FETCH_RETRY))
+
     def valid_until(self, now: float) -> float:
         """The earliest moment at which what holds now may change by the clock alone."""
         return min(self.recheck_at, self.expires_at) if self.holds(now) else self.recheck_at
@@ -164,33 +172,48 @@ def _on_records(
     if force or known is None:
         return Fetch(record_id)
     if now < known.retry_at and known.failed_id == record_id:
-        # RFC 8461 §3.3: not again within five minutes, whoever asks.
-        recheck = known.retry_at if not known.holds(now) else now + timing.recheck
-        return Settled(
-            replace(
-                known, record="present", record_id=record_id, checked_at=now, recheck_at=recheck
-            )
-        )
-    fresh = known.holds(now) and now < known.fetched_at + spread(timing.refresh, chance)
-    if fresh and known.record_id == record_id and known.failure is None:
-        # RFC 8461 §3.2: the same id says that nothing changed; it does not lengthen the life.
+        return Settled(_held_off(known, now))
+    after = spread(known.refresh_after(timing.refresh), chance)
+    fresh = known.holds(now) and now < known.fetched_at + after
+    # `failed_id`: a fetch that failed left its id here, and the policy of the one before.
+    if fresh and known.record_id == record_id and known.failed_id != record_id:
+        # RFC 8461 §3.1: the same id says that nothing changed; it does not lengthen the life.
         return Settled(
             replace(
                 known,
                 record="present",
                 checked_at=now,
-                recheck_at=now + spread(timing.recheck, chance),
+                recheck_at=now + spread(_recheck_after(known, timing), chance),
+                failure=None,
             )
         )
     return Fetch(record_id)
 
 
+def _held_off(known: StsBranch, now: float) -> StsBranch:
+    # RFC 8461 §3.3: not again within five minutes, whoever asks.
+    held = replace(
+        known,
+        record="present",
+        record_id=known.failed_id,
+        checked_at=now,
+        recheck_at=known.retry_at,
+    )
+    # With an expired body `begin` would ask DNS at each look-up until then.
+    return held if known.holds(now) else replace(held, body=None, fetched_at=0.0, expires_at=0.0)
+
+
+def _recheck_after(branch: StsBranch, timing: Timing) -> float:
+    # A policy that lives shorter than `recheck` must be looked at while it can still be renewed.
+    return min(timing.recheck, branch.refresh_after(timing.refresh))
+
+
 def _unanswered(known: StsBranch | None, now: float, why: str) -> StsBranch:
-    # RFC 8461 §5.1: an unexpired policy is used when DNS gives no answer.
+    # RFC 8461 §3.3: an unexpired policy is used when DNS gives no answer.
     failure = Failure("dns", f"TXT {why}")
     if known is not None and known.holds(now):
         return replace(known, recheck_at=now + FETCH_RETRY, failure=failure)
-    return StsBranch("unknown", now, now + ERROR_HOLD, failure=failure)
+    return _nothing(known, "unknown", now, now + ERROR_HOLD, failure)
 
 
 def _without_record(
@@ -198,11 +221,20 @@ def _without_record(
 ) -> StsBranch:
     again = now + bounded(ttl, NEGATIVE_MIN, NEGATIVE_MAX)
     if known is not None and known.holds(now):
-        # RFC 8461 §5.1: a record that went away does not end a policy; else whoever can
+        # RFC 8461 §3.1, §3.3: a record that went away does not end a policy; else whoever can
         # forge one DNS answer could.
         gone = failure or Failure("record", "gone")
         return replace(known, record=state, checked_at=now, recheck_at=again, failure=gone)
-    return StsBranch(state, now, again, failure=failure)
+    return _nothing(known, state, now, again, failure)
+
+
+def _nothing(
+    known: StsBranch | None, state: RecordState, now: float, again: float, failure: Failure | None
+) -> StsBranch:
+    """A branch without a policy. It remembers the fetch that failed: five minutes are five
+    minutes, whatever DNS said in between."""
+    failed_id, retry_at = (known.failed_id, known.retry_at) if known is not None else ("", 0.0)
+    return StsBranch(state, now, again, failure=failure, failed_id=failed_id, retry_at=retry_at)
 
 
 def on_fetch(
@@ -225,14 +257,15 @@ def on_fetch(
     branch = StsBranch(
         record="present",
         checked_at=now,
-        recheck_at=now + spread(timing.recheck, chance),
+        recheck_at=now,
         record_id=record_id,
         body=outcome,
         fetched_at=now,
         # max_age 0 answers the look-ups that wait for this fetch and no other.
         expires_at=now + max(parsed.max_age, 1),
     )
-    return Settled(branch, keep=parsed.max_age > 0)
+    recheck_at = now + spread(_recheck_after(branch, timing), chance)
+    return Settled(replace(branch, recheck_at=recheck_at), keep=parsed.max_age > 0)
 
 
 def _after_failure(
@@ -240,7 +273,7 @@ def _after_failure(
 ) -> StsBranch:
     retry = now + FETCH_RETRY
     if known is not None and known.holds(now):
-        # RFC 8461 §5.1: keep the policy that has not expired.
+        # RFC 8461 §3.3: a policy that has not expired is applied.
         return replace(
             known,
             record="present",
