@@ -6,15 +6,17 @@ are values; an exception from a port is a bug, except `StoreUnavailable`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from mtastsd.answers import AddressAnswer, MxAnswer, TlsaAnswer, TxtAnswer
 from mtastsd.dane import DaneBranch
 from mtastsd.names import Domain
 from mtastsd.sts.failure import Failure
 from mtastsd.sts.flow import StsBranch
+from mtastsd.tlsrpt.session import ResultType
+from mtastsd.tlsrpt.tally import Day, DomainTally
 
 
 class Clock(Protocol):
@@ -138,3 +140,183 @@ class PolicyStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+# ---- TLS-RPT
+
+
+@dataclass(frozen=True, slots=True)
+class TallyBatch:
+    """What was added up since the last batch of this source.
+
+    `sequence` grows by one with each batch of `source`: a batch that is offered twice, because
+    the first answer got lost, is counted once. `cursors` are the positions of log readers by name,
+    written with the sessions that were read up to them.
+    """
+
+    source: str
+    sequence: int
+    tallies: Mapping[tuple[Day, Domain], DomainTally]
+    cursors: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a probe of one MX host found on a day; `result` None: enforcement would have passed.
+
+    `preferred`: the host is of the best preference of the domain's MX hosts.
+    """
+
+    domain: Domain
+    mx_host: str
+    mx_ip: str
+    preferred: bool
+    result: ResultType | None
+    reason: str = ""
+    sending_ip: str = ""
+    helo: str = ""
+
+
+class TallyStore(Protocol):
+    """Day totals. All calls may raise StoreUnavailable; writes are durable when they return."""
+
+    async def add(self, batch: TallyBatch) -> bool:
+        """Merge a batch in one transaction; False if its sequence was taken before."""
+        ...
+
+    async def sequence(self, source: str) -> int:
+        """The last sequence taken from this source, 0 for none."""
+        ...
+
+    async def cursor(self, name: str) -> str:
+        """A log reader's position, "" for none."""
+        ...
+
+    async def days(self, *, before: Day) -> Sequence[Day]:
+        """Days before this one that have domains not yet settled (reported or passed over)."""
+        ...
+
+    async def waiting(self, day: Day, *, after: str, limit: int) -> Sequence[Domain]:
+        """The domains of a day not yet settled, in order of name, behind `after`."""
+        ...
+
+    async def tally(self, day: Day, domain: Domain) -> DomainTally:
+        """What was added up, empty for nothing."""
+        ...
+
+    async def note(self, day: Day, findings: Sequence[Finding]) -> None:
+        """Keep probe findings of a day; one that is there for domain, host and address is kept."""
+        ...
+
+    async def findings(self, day: Day, domain: Domain) -> Sequence[Finding]: ...
+
+    async def forget_days(self, *, before: Day) -> int:
+        """Drop tallies and findings of settled days before this one; how many days went."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report as it is sent, the same octets each time. `body` is the gzipped JSON.
+
+    `report_id` is unique; `file_name` is that of RFC 8460 §5.1.
+    """
+
+    report_id: str
+    day: Day
+    domain: Domain
+    body: bytes
+    file_name: str
+    created_at: float
+    sessions: int
+    failures: int
+
+
+DeliveryState = Literal["waiting", "delivered", "failed", "suppressed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One report to one destination (a rua URI). Times are wall time.
+
+    `tries` so far; `next_at` is when it may be tried again, `give_up_at` the end of trying.
+    `last` is what came of the last try, printable.
+    """
+
+    report_id: str
+    destination: str
+    state: DeliveryState
+    tries: int
+    next_at: float
+    give_up_at: float
+    last: str = ""
+    done_at: float = 0.0
+
+
+class Outbox(Protocol):
+    """Reports and where they go. All calls may raise StoreUnavailable."""
+
+    async def settle(
+        self, day: Day, domain: Domain, why: str, report: Report | None, to: Sequence[Delivery]
+    ) -> bool:
+        """End a domain's day, with a report or without; False if it was settled before.
+
+        `why` is a stable word: reported, no-record, looped, suppressed, expired... One
+        transaction: a day that is closed twice makes no second report.
+        """
+        ...
+
+    async def due(self, now: float, *, limit: int) -> Sequence[Delivery]:
+        """Deliveries that wait and may be tried, the longest waiting first."""
+        ...
+
+    async def update(self, delivery: Delivery) -> None:
+        """Write a delivery's new state. Idempotent."""
+        ...
+
+    async def report(self, report_id: str) -> Report | None: ...
+
+    async def deliveries(self, report_id: str) -> Sequence[Delivery]: ...
+
+    async def reports(
+        self, *, day: Day | None, domain: Domain | None, after: str, limit: int
+    ) -> Sequence[Report]:
+        """Reports in order of id, behind `after`."""
+        ...
+
+    async def mailed(self, day: Day, domain: Domain, count: int) -> None:
+        """Note that we handed over this many report mails to a next hop on a day."""
+        ...
+
+    async def mailed_to(self, day: Day, domain: Domain) -> int: ...
+
+    async def waiting_since(self) -> tuple[int, float]:
+        """How many deliveries wait, and the creation time of the oldest report among them (0)."""
+        ...
+
+    async def forget_reports(self, *, before: float) -> int:
+        """Drop reports created before, with their deliveries; how many went."""
+        ...
+
+
+Outcome = Literal["delivered", "later", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of one try; `detail` is printable and says what the other side said."""
+
+    outcome: Outcome
+    detail: str
+
+
+class Mailer(Protocol):
+    """Hands a report mail over to the MTA."""
+
+    async def send(self, message: bytes, *, sender: str, recipient: str) -> Sent: ...
+
+
+class Poster(Protocol):
+    """HTTPS POST of a report, RFC 8460 §3."""
+
+    async def post(self, url: str, body: bytes, *, media_type: str) -> Sent: ...

@@ -5,13 +5,16 @@ MTA-STS never overrides DANE (RFC 8461 §2), and no unsigned answer makes DANE o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from types import MappingProxyType
 from typing import Literal
 
 from mtastsd.dane import DaneBranch, Finding
 from mtastsd.names import Domain
+from mtastsd.sts.failure import Failure
 from mtastsd.sts.flow import StsBranch
 from mtastsd.sts.policy import Policy
 
@@ -92,8 +95,8 @@ class Verdict:
 
     `mx` are the patterns to match for SECURE, empty where Postfix's own matching is meant.
     `policy` is the unexpired MTA-STS policy, if any, whatever `what` says; `enforced` that it is
-    one that enforces. `valid_until`: the earliest moment at which anything this rests on may
-    change; 0 for what must not be kept.
+    one that enforces. `finding` and `failure` are what the branches said. `valid_until`: the
+    earliest moment at which anything this rests on may change; 0 for what must not be kept.
     """
 
     domain: Domain
@@ -103,7 +106,17 @@ class Verdict:
     mx: tuple[str, ...] = ()
     policy: Policy | None = None
     enforced: bool = False
-    detail: str = ""
+    finding: Finding | None = None
+    failure: Failure | None = None
+    reason: str = ""
+
+    @property
+    def detail(self) -> str:
+        """What stands behind it, for a log line."""
+        parts = [self.reason] if self.reason else []
+        parts += [f"dane={self.finding.value}"] if self.finding is not None else []
+        parts += [str(self.failure)] if self.failure is not None else []
+        return " ".join(parts)
 
 
 def decide(
@@ -124,14 +137,20 @@ def decide(
     policy = sts.policy(now) if sts is not None else None
     enforced = policy is not None and rules.enforces(policy)
     until = _valid_until(sts, dane, now, pending)
-    if override is not None and now < override.ends_at():
-        return _overridden(domain, override, policy, enforced, min(until, override.ends_at()))
+    finding = dane.finding if dane is not None else None
+    failure = sts.failure if sts is not None else None
     what, why = _branches(sts, dane, policy, enforced, pending)
+    reason, mx = "", policy.mx if enforced and policy is not None else ()
     raised = _at_least(what, dane, rules.minimum)
     if raised is not what:
         what, why = raised, "minimum"
-    mx = policy.mx if what is What.SECURE and enforced and policy is not None else ()
-    return Verdict(domain, what, why, until, mx, policy, enforced, _detail(sts, dane))
+    if override is not None and now < override.ends_at():
+        what, why, reason = _ACTIONS[override.action], "override", override.reason
+        mx = override.mx or (policy.mx if policy is not None else ())
+        until = min(until, override.ends_at())
+    if what is not What.SECURE:
+        mx = ()
+    return Verdict(domain, what, why, until, mx, policy, enforced, finding, failure, reason)
 
 
 def _valid_until(sts: StsBranch | None, dane: DaneBranch | None, now: float, pending: str) -> float:
@@ -142,19 +161,9 @@ def _valid_until(sts: StsBranch | None, dane: DaneBranch | None, now: float, pen
     return min(ends, default=0.0)
 
 
-def _overridden(
-    domain: Domain, override: Override, policy: Policy | None, enforced: bool, until: float
-) -> Verdict:
-    what = {
-        "off": What.NOTHING,
-        "may": What.MAY,
-        "encrypt": What.ENCRYPT,
-        "secure": What.SECURE,
-    }[override.action]
-    mx = override.mx
-    if what is What.SECURE and not mx and policy is not None:
-        mx = policy.mx
-    return Verdict(domain, what, "override", until, mx, policy, enforced, override.reason)
+_ACTIONS: Mapping[Action, What] = MappingProxyType(
+    {"off": What.NOTHING, "may": What.MAY, "encrypt": What.ENCRYPT, "secure": What.SECURE}
+)
 
 
 def _branches(
@@ -217,12 +226,3 @@ def _at_least(what: What, dane: DaneBranch | None, minimum: Minimum) -> What:
     if dane is not None and dane.finding is Finding.SOME:
         return What.DANE_ONLY
     return What.SECURE if minimum == "secure" else What.ENCRYPT
-
-
-def _detail(sts: StsBranch | None, dane: DaneBranch | None) -> str:
-    parts = []
-    if dane is not None:
-        parts.append(f"dane={dane.finding.value}")
-    if sts is not None and sts.failure is not None:
-        parts.append(str(sts.failure))
-    return " ".join(parts)

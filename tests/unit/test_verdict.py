@@ -308,7 +308,7 @@ def test_override(
     for minimum in ("", "secure"):  # an operator's word for one domain beats the site's own
         verdict = decide(D, branch, dane(finding), override, Rules(minimum=minimum), NOW)
         assert (verdict.what, verdict.why, verdict.mx) == (what, "override", mx)
-        assert verdict.detail == "ticket 4711"
+        assert verdict.reason == "ticket 4711"
         assert verdict.valid_until == DANE_UNTIL
 
 

@@ -1,0 +1,89 @@
+"""One delivery's TLS outcome, whatever source told of it: the value that everything after it takes.
+
+From here on nobody asks whether a datagram or a log line said so, except where the two differ in
+what they can know (`Session.mx_host`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from mtastsd.names import Domain
+
+MAX_REASON = 120
+"""Characters of a failure-reason-code that are kept: OpenSSL's longest texts have some 70."""
+
+MAX_STRINGS = 200
+"""Policy strings or MX patterns that are kept of one policy."""
+
+
+class ResultType(Enum):
+    """RFC 8460 §4.3: what can be wrong with a session."""
+
+    STARTTLS_NOT_SUPPORTED = "starttls-not-supported"
+    CERTIFICATE_HOST_MISMATCH = "certificate-host-mismatch"
+    CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    VALIDATION_FAILURE = "validation-failure"
+    TLSA_INVALID = "tlsa-invalid"
+    DNSSEC_INVALID = "dnssec-invalid"
+    DANE_REQUIRED = "dane-required"
+    STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
+    STS_POLICY_INVALID = "sts-policy-invalid"
+    STS_WEBPKI_INVALID = "sts-webpki-invalid"
+
+
+PolicyType = Literal["tlsa", "sts", "no-policy-found"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKey:
+    """The `policy` object of RFC 8460 §4.4, which groups sessions in a report.
+
+    `domain` is the policy domain, for `tlsa` the TLSA base domain. `strings` are policy lines, or
+    TLSA records in presentation form, sorted; `mx` the patterns, A-labels.
+    """
+
+    type: PolicyType
+    domain: Domain
+    strings: tuple[str, ...] = ()
+    mx: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A `failure-details` object without its count. "" where nothing is known.
+
+    All texts are printable ASCII and bounded; `helo` is a host name, addresses are canonical.
+    """
+
+    result: ResultType
+    sending_ip: str = ""
+    mx_host: str = ""
+    mx_ip: str = ""
+    helo: str = ""
+    reason: str = ""
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One SMTP session as Postfix saw it.
+
+    `at` is wall time in seconds since 1970: the moment of receipt for a datagram, of the line for
+    a log. `domain` is the recipient's policy domain, the next hop. `policy` is what Postfix says it
+    went by. `counts` false: a failure that belongs to no session of its own (an MX host that was
+    skipped while another took the mail), which stands in the details and not in the summary.
+    """
+
+    at: float
+    domain: Domain
+    policy: PolicyKey
+    success: bool
+    details: tuple[Detail, ...] = ()
+    mx_host: str = ""
+    mx_ip: str = ""
+    source: Literal["datagram", "log"] = "datagram"
+    counts: bool = True
