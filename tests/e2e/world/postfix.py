@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.world.dns import RESOLV_CONF
-from tests.e2e.world.netns import stop
 from tests.e2e.world.outcomes import Outcome, outcomes
 from tests.e2e.world.scenarios import WORLD, Scenario, Want
 from tests.e2e.world.tree import Tree
@@ -103,7 +102,10 @@ class Postfix:
         """Start it; `settings` are added to main.cf."""
         self._mount()
         self._configure(settings or {})
-        argv = self._chroot("postfix", "start-fg")
+        # The shell, first process of a namespace, takes all others with it when it is killed.
+        # master(8) would lose the signal of its parent's death as it changes its user.
+        alone = ("unshare", "--pid", "--fork", "--kill-child", "sh", "-c", '"$@"; exit', "sh")
+        argv = (*alone, *self._chroot("postfix", "start-fg"))
         out = self._folder / "postfix.out"
         self._process = self._namespace.start(*argv, log=out)
         until_up(f"Postfix {self.release.version}", self._process, self._started, log=self.log)
@@ -124,8 +126,10 @@ class Postfix:
         return outcomes(self.log.read_text(errors="replace").splitlines())
 
     def stop(self) -> None:
+        """Kill it; a run's queue is of no use to anybody."""
         if self._process is not None:
-            stop(self._process)
+            self._process.kill()
+            self._process.wait()
 
     def _started(self) -> bool:
         return self.log.exists() and "daemon started" in self.log.read_text(errors="replace")
