@@ -15,7 +15,7 @@ MAX_RECORD = 4096
 than 500."""
 
 WSP = " \t"
-"""WSP = SP / HTAB, RFC 5234 appendix B.1; for `strip`, which by itself takes VT and U+00A0 too."""
+"""WSP = SP / HTAB, RFC 5234 §B.1; for `strip`, which by itself takes VT and U+00A0 too."""
 
 # sts-ext-name = tlsrpt-ext-name = (ALPHA / DIGIT) *31(ALPHA / DIGIT / "_" / "-" / ".")
 EXTENSION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)

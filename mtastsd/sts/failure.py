@@ -43,7 +43,7 @@ class Failure:
 
     @property
     def result_type(self) -> ResultType:
-        """RFC 8460 §4.3.2.1: what the report calls it."""
+        """RFC 8460 §4.3.2.2: what the report calls it."""
         match self.kind:
             case "tls":
                 return "sts-webpki-invalid"

@@ -63,7 +63,7 @@ UriWhy = Literal[
     "too-many",  # stands for all URIs after `MAX_URIS`
 ]
 
-# URI = scheme ":" hier-part [ "?" query ] [ "#" fragment ], RFC 3986 appendix A: its characters,
+# URI = scheme ":" hier-part [ "?" query ] [ "#" fragment ], RFC 3986 §A: its characters,
 # less the three that RFC 8460 §3 wants encoded
 _URI = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@$&'()*+=-]|%[0-9A-Fa-f]{2})+", re.ASCII)
 _UNENCODED = re.compile(r"[!,;]", re.ASCII)
