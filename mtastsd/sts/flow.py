@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mtastsd.answers import Answer, DnsError, NoData, TxtAnswer
+from mtastsd.answers import DnsError, NoData, TxtAnswer
 from mtastsd.sts import policy as policies
 from mtastsd.sts import record as records
 from mtastsd.sts.failure import Failure
@@ -144,13 +144,11 @@ def on_record(
     force: bool = False,
 ) -> Settled | Fetch:
     """What the TXT answer leads to. `chance` in [0, 1) spreads rechecks; `force` fetches anew."""
-    match answer:
-        case DnsError(why=why):
-            return Settled(_unanswered(known, now, why))
-        case NoData(ttl=ttl):
-            return Settled(_without_record(known, now, "absent", None, ttl))
-        case Answer(records=found, ttl=ttl):
-            return _on_records(known, now, found, ttl, timing, chance, force)
+    if isinstance(answer, DnsError):
+        return Settled(_unanswered(known, now, answer.why))
+    if isinstance(answer, NoData):
+        return Settled(_without_record(known, now, "absent", None, answer.ttl))
+    return _on_records(known, now, answer.records, answer.ttl, timing, chance, force)
 
 
 def _on_records(
