@@ -1,0 +1,177 @@
+"""Dialling: which address wins, what is told when none does, and that nothing stays open."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mtastsd.answers import Answer
+from mtastsd.net import connect
+from mtastsd.sts.failure import Failure
+from tests.io.fakehttps import FakeHttps, Peer, policy
+from tests.io.fetching import DOMAIN, Hasty, Loop, Names, Patient, fetcher, loop, run
+from tests.io.https_cases import HOST, OK, POLICY, expired, stall
+
+__all__ = ["loop"]
+
+
+@pytest.mark.parametrize("clock", [Hasty, Patient])
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_cancelled(loop: Loop, hosts: int, clock: type[Hasty]) -> None:
+    """Whoever cancels a fetch leaves no connection behind, in whatever state it is."""
+
+    async def main() -> None:
+        for tls in (False, True):
+            arrived = asyncio.Event()
+
+            async def script(peer: Peer, arrived: asyncio.Event = arrived) -> None:
+                arrived.set()
+                await peer.gone()
+
+            async with FakeHttps() as world:
+                for _ in range(hosts):
+                    await (world.serve if tls else world.serve_raw)(HOST, script)
+                task = asyncio.ensure_future(fetcher(world, clock=clock()).fetch(DOMAIN))
+                await arrived.wait()
+                assert not task.done()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                for _ in range(sum(world.connections.values())):
+                    await world.dropped.get()
+
+    run(loop, main())
+
+
+def test_dead_address_first(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            world.dead(HOST)
+            world.dead(HOST)
+            await world.serve(HOST, policy(POLICY))
+            assert await fetcher(world).fetch(DOMAIN) == OK
+
+    run(loop, main())
+
+
+def test_stalling_address_first(loop: Loop) -> None:
+    """The next address is tried beside one that stalls, and the loser is closed."""
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            stalled = await world.serve_raw(HOST, stall)
+            good = await world.serve(HOST, policy(POLICY))
+            assert await fetcher(world, clock=Hasty()).fetch(DOMAIN) == OK
+            assert world.connections == {stalled: 1, good: 1}
+            assert {await world.dropped.get(), await world.dropped.get()} == {stalled, good}
+
+    run(loop, main())
+
+
+def test_one_address_is_enough(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            first = await world.serve(HOST, policy(POLICY))
+            await world.serve(HOST, policy(POLICY))
+            assert await fetcher(world).fetch(DOMAIN) == OK
+            assert world.connections == {first: 1}
+
+    run(loop, main())
+
+
+def test_one_request_whoever_wins(loop: Loop) -> None:
+    """Several addresses connect in the same moment; one is asked and the others are closed."""
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            for _ in range(connect.MAX_ADDRESSES):
+                await world.serve(HOST, policy(POLICY))
+            assert await fetcher(world, clock=Hasty()).fetch(DOMAIN) == OK
+            for _ in range(sum(world.connections.values())):
+                await world.dropped.get()
+            assert len(world.hits) == 1
+
+    run(loop, main())
+
+
+def test_bad_certificate_at_one_address(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            await expired(world)
+            await world.serve(HOST, policy(POLICY))
+            assert await fetcher(world).fetch(DOMAIN) == OK
+
+    run(loop, main())
+
+
+def test_all_addresses_fail(loop: Loop) -> None:
+    """The certificate is the reason to tell, wherever it stood."""
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            world.dead(HOST)
+            await expired(world)
+            world.dead(HOST)
+            got = await fetcher(world).fetch(DOMAIN)
+            address = world.addresses[HOST][1]
+            assert got == Failure("tls", f"certificate-expired at {address}")
+
+    run(loop, main())
+
+
+def test_too_many_addresses(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            for _ in range(connect.MAX_ADDRESSES):
+                world.dead(HOST)
+            last = await world.serve(HOST, policy(POLICY))
+            got = await fetcher(world).fetch(DOMAIN)
+            dead = world.addresses[HOST][0]
+            assert got == Failure("connect", f"connection-refused at {dead}")
+            assert last not in world.connections
+
+    run(loop, main())
+
+
+def test_ipv6(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            four = await world.serve(HOST, policy(POLICY))
+            await world.serve(HOST, policy(POLICY), address="::1")
+            assert await fetcher(world).fetch(DOMAIN) == OK
+            assert [hit.address for hit in world.hits] == ["::1"], four
+
+    run(loop, main())
+
+
+def test_private_addresses_are_refused(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            address = await world.serve(HOST, policy(POLICY))
+            mapped = f"::ffff:{address}"
+            names = Names(Answer((address, mapped), 60, False, HOST))
+            got = await fetcher(world, private=False, names=names).fetch(DOMAIN)
+            assert got == Failure("address", f"{address} loopback, {mapped} loopback")
+            assert not world.connections
+
+    run(loop, main())
+
+
+REACHABLE: list[tuple[tuple[str, ...], tuple[str, ...] | Failure]] = [
+    (("8.8.8.8",), ("8.8.8.8",)),
+    (("10.0.0.1", "8.8.8.8", "::1"), ("8.8.8.8",)),
+    (("8.8.8.8", "8.8.8.8"), ("8.8.8.8",)),
+    (
+        ("8.8.8.8", "8.8.4.4", "2600::1", "2600::2", "2600::3"),
+        ("2600::1", "8.8.8.8", "2600::2", "8.8.4.4", "2600::3"),
+    ),
+    (("10.0.0.1", "fe80::1"), Failure("address", "10.0.0.1 private, fe80::1 link-local")),
+    (("10.0.0.1",) * connect.MAX_RECORDS + ("8.8.8.8",), Failure("address", "10.0.0.1 private")),
+]
+
+
+@pytest.mark.parametrize(("records", "want"), REACHABLE)
+async def test_reachable(records: tuple[str, ...], want: tuple[str, ...] | Failure) -> None:
+    names = Names(Answer(records, 60, False, HOST))
+    assert await connect.reachable(names, HOST, allow_private=False) == want
