@@ -9,7 +9,7 @@ from mtastsd import addresses
 from mtastsd.config.values import MAX_DATABASE_URL, PATH, BadValue, Kind, nearest, shown
 
 _SECRET_OPTION = re.compile(r"([?&](?:ssl)?password=)[^&]*")
-_UNFIT = re.compile(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]")
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,10 @@ def _parse_store(value: object) -> Store:
             return SqliteStore(PATH.parse(rest[1:]))
         case "sqlite":
             raise BadValue('needs an absolute path, so four slashes: "sqlite:////var/lib/..."')
-        case "postgresql" if rest:
+        case "postgresql" if rest and " " not in rest:
             return PostgresStore(value)
+        case "postgresql":
+            raise BadValue('must be a URI of libpq, "postgresql://user@host/database"')
         case _:
             near = nearest(scheme, ("sqlite", "postgresql"))
             raise BadValue(f'must begin with "sqlite:////" or "postgresql://"{near}')

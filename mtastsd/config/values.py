@@ -69,16 +69,21 @@ class Kind(Generic[T]):
     limits: str = ""
 
 
+def printable(text: str) -> str:
+    """A text without control characters."""
+    return _CONTROL.sub("?", text)
+
+
 def shown(value: object) -> str:
     """A refused value, cut and without control characters."""
     if isinstance(value, str):
-        text = json.dumps(_CONTROL.sub("?", value), ensure_ascii=False)
+        text = json.dumps(printable(value), ensure_ascii=False)
     elif isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, dict):
         text = "a table"
     else:
-        text = str(value)
+        text = printable(str(value))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
@@ -220,9 +225,9 @@ def list_of(kind: Kind[T], at_most: int) -> Kind[tuple[T, ...]]:
             try:
                 item = kind.parse(raw)
             except BadValue as bad:
-                raise BadValue(f"item {number} {bad}") from None
+                raise BadValue(f"item {number}: {bad}") from None
             if item in items:
-                raise BadValue(f"item {number} is there twice: {shown(raw)}")
+                raise BadValue(f"item {number}: is there twice: {shown(raw)}")
             items.append(item)
         return tuple(items)
 
@@ -324,11 +329,12 @@ _NOT_A_DOMAIN: dict[names.Why, str] = {
 }
 
 
-def _domain(text: str) -> names.Domain:
+def _domain(text: str, within: str = "") -> names.Domain:
+    """The domain; `within` is the whole value for the error, where the domain is not all of it."""
     name = names.parse(text)
     if isinstance(name, names.NotADomain):
         why = _NOT_A_DOMAIN.get(name.why, "not a domain name")
-        raise BadValue(f"{why}: {shown(text)}")
+        raise BadValue(f"{why}: {shown(within or text)}")
     return name
 
 
@@ -341,7 +347,7 @@ def _parse_pattern(value: object) -> str:
     if text.startswith("."):
         raise BadValue(f"must begin with *. where it stands for any host: {shown(text)}")
     wildcard = "*." if text.startswith("*.") else ""
-    return wildcard + _domain(text.removeprefix("*."))
+    return wildcard + _domain(text.removeprefix("*."), text)
 
 
 PATTERN: Kind[str] = Kind(_parse_pattern)
@@ -353,7 +359,7 @@ def _parse_mailbox(value: object) -> str:
     if not at or len(local) > MAX_LOCAL_PART or not _LOCAL_PART.fullmatch(local):
         # RFC 8460 §4.4: an addr-spec, without a display name.
         raise BadValue(f'must be a bare mail address ("tlsrpt@example.com"), not {shown(text)}')
-    return f"{local}@{_domain(domain)}"
+    return f"{local}@{_domain(domain, text)}"
 
 
 MAILBOX: Kind[str] = Kind(_parse_mailbox)

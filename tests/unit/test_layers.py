@@ -275,7 +275,7 @@ BAD = [
     ("mtastsd.server.socketmap", "from mtastsd.store.sqlite import SqliteStore"),
     ("mtastsd.server.socketmap", "from mtastsd.config import Settings"),
     ("mtastsd.server.socketmap", "from mtastsd.cli import main"),
-    ("mtastsd.config.load", "from mtastsd import daemon"),
+    ("mtastsd.config.reader", "from mtastsd import daemon"),
     ("mtastsd.daemon", "from mtastsd.cli.main import main"),
     ("mtastsd.daemon", "print('ready')"),
     ("mtastsd", "from mtastsd import daemon"),

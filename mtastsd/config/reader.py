@@ -22,7 +22,7 @@ from mtastsd.config.settings import (
     all_keys,
     keys_of,
 )
-from mtastsd.config.values import BadValue, Kind, nearest, shown
+from mtastsd.config.values import BadValue, Kind, nearest, printable, shown
 from mtastsd.names import Domain
 from mtastsd.verdict import Override
 
@@ -155,6 +155,7 @@ class _Reader:
 
     def _error(self, path: lines.Path, table: str, key: str, what: str) -> None:
         line = self._document.lines.get(path)
+        table, key = printable(table), printable(key)
         self.errors.append(ConfigError(self._document.source, line, table, key, what))
 
     def _clash(self, clash: clashes.Clash) -> None:
