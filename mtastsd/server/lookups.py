@@ -46,7 +46,7 @@ class Lookups:
         """The reply if it takes no waiting: no domain, or known and nothing due."""
         request = socketmap.parse(payload)
         if isinstance(request, socketmap.BadRequest):
-            return self._count(Reply(_perm(request.why), FOREVER, "perm", "invalid"))
+            return self._count(Reply(NOTFOUND, FOREVER, "notfound", "invalid"))
         hop = nexthop.parse(request.key)
         if isinstance(hop, NotADomain):
             # Postfix asks for every parent of a name: no DNS question, no log line.
@@ -97,10 +97,6 @@ class Lookups:
     def _count(self, answer: Reply) -> Reply:
         self.counts[answer.outcome, answer.source] += 1
         return answer
-
-
-def _perm(why: str) -> bytes:
-    return netstring.encode(socketmap.perm(why))
 
 
 class Frames:

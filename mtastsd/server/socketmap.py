@@ -157,12 +157,11 @@ class Connection(asyncio.Protocol):
         self._read(data)
 
     def _read(self, data: bytes) -> None:
+        broken = ""
         try:
             payloads = self._decoder.feed(data)
         except netstring.NetstringError as error:
-            self._server.broken(error.why)
-            self._transport.close()
-            return
+            payloads, broken = error.frames, error.why
         for payload in payloads:
             answer = None if self._queue else self._server.lookups.at_once(payload)
             if answer is None:
@@ -172,8 +171,11 @@ class Connection(asyncio.Protocol):
                 continue
             self._write(answer.frame)
             self._server.frames.keep(netstring.encode(payload), answer)
-        self._plain = not self._queue and self._decoder.empty
+        self._plain = not self._queue and self._decoder.empty and not broken
         self._flow()
+        if broken:
+            self._server.broken(broken)
+            self._transport.close()
 
     async def _work(self) -> None:
         """Answer what waits, in order."""

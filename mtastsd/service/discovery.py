@@ -164,7 +164,7 @@ class Discovery:
         if not self._dane_due(sts, dane, now):
             return _Wait()
         flight = self._dane.ask(hop)
-        if dane is None or dane.finding is Finding.UNSIGNED_UNREAD:
+        if dane is None or self._unread(sts, dane, now):
             return _Wait(flight, needed=True)
         return _Wait(flight, needed=not dane.failing and now >= dane.expires_at + STALE_USE)
 
@@ -174,8 +174,12 @@ class Discovery:
             return False
         if dane is None or now >= dane.recheck_at:
             return True
-        # The hosts were not asked for because a policy enforced. Does it still?
-        return dane.finding is Finding.UNSIGNED_UNREAD and not settings.enforces(sts, now)
+        return self._unread(sts, dane, now)
+
+    def _unread(self, sts: StsBranch | None, dane: DaneBranch, now: float) -> bool:
+        """The hosts were not asked for because a policy enforced, and now none does."""
+        unread = dane.finding is Finding.UNSIGNED_UNREAD
+        return unread and not self._current.settings.enforces(sts, now)
 
     def _decide(
         self,
