@@ -131,6 +131,7 @@ class Daemon:
             self._lookups, clock=clock, log=log, metrics=metrics, spawn=spawn
         )
         self._sts.on_change = self._dane.on_change = self._socketmap.frames.clear
+        self._known.on_jump = self._socketmap.frames.clear
         metrics.validating.set_function(lambda: int(self._resolver.validates()))
 
     def _start(self, group: asyncio.TaskGroup) -> None:

@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         try:
             payloads = self._decoder.feed(data)
         except netstring.NetstringError as error:
-            payloads, broken = error.frames, error.why
+            payloads, broken = list(error.frames), error.why
         for payload in payloads:
             answer = None if self._queue else self._server.lookups.at_once(payload)
             if answer is None:

@@ -178,8 +178,9 @@ class DaneBranches:
         self._metrics.findings.labels(finding.value).inc()
         await self._known.keep_dane(hop, before, branch)
         if before is not None and before.finding is not branch.finding:
-            self._tell_changed(hop, before.finding, branch.finding)
             self.on_change()
+            if Finding.UNSIGNED_UNREAD not in (before.finding, branch.finding):
+                self._tell_changed(hop, before.finding, branch.finding)
         return branch
 
     def _tell_changed(self, hop: NextHop, was: Finding, now: Finding) -> None:

@@ -172,7 +172,7 @@ class Discovery:
         settings = self._current.settings
         if not settings.rules.dane:
             return False
-        if dane is None or now >= dane.recheck_at:
+        if dane is None or now >= dane.recheck_at or now < dane.read_at:
             return True
         return self._unread(sts, dane, now)
 

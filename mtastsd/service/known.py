@@ -6,6 +6,7 @@ The store may be slow, full or away; then what it did not take is kept, bounded,
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from mtastsd.dane import WEAK, DaneBranch
@@ -43,6 +44,7 @@ class Known:
         self._unsaved_domains: dict[Domain, KnownDomain] = {}
         self._unsaved_hops: dict[str, KnownHop] = {}
         self._store_works = True
+        self.on_jump: Callable[[], None] = lambda: None
         metrics.known.labels("policies").set_function(lambda: len(self._sts))
         metrics.known.labels("findings").set_function(lambda: len(self._dane))
         metrics.unsaved.set_function(lambda: len(self._unsaved_domains) + len(self._unsaved_hops))
@@ -160,19 +162,20 @@ class Known:
 
     async def run(self, forget_unused: float) -> None:
         """Flush and sweep for ever; `forget_unused` in seconds."""
-        swept = JumpGuard(self._clock)
+        guard = JumpGuard(self._clock)
         next_sweep = self._clock.monotonic() + FLUSH_EVERY
         while True:
             await self._clock.sleep(FLUSH_EVERY)
             await self.flush()
-            if self._clock.monotonic() < next_sweep:
-                continue
-            next_sweep = self._clock.monotonic() + FORGET_EVERY
-            if not swept.steady():
-                # A clock that jumped would make every policy look forgotten.
-                self._log.warning("clock-jump", skipped="forget")
-                continue
-            await self._sweep(forget_unused)
+            if not guard.steady():
+                # A clock that jumped would make every policy look forgotten; whether it is right
+                # now is known when it has gone on steadily.
+                self._log.warning("clock-jump", now=self._clock.now())
+                next_sweep = self._clock.monotonic() + FORGET_EVERY
+                self.on_jump()
+            elif self._clock.monotonic() >= next_sweep:
+                next_sweep = self._clock.monotonic() + FORGET_EVERY
+                await self._sweep(forget_unused)
 
     async def _sweep(self, forget_unused: float) -> None:
         now = self._clock.now()
@@ -187,8 +190,10 @@ class Known:
 class JumpGuard:
     """Whether wall time went as monotonic time did since the last question."""
 
-    LIMIT = 3600.0
-    """Seconds of difference that daylight, NTP slewing and suspend of a server don't make."""
+    AHEAD = 3600.0
+    """Seconds that wall time may run ahead: more is a clock that was set, not one that drifts."""
+    BACK = 60.0
+    """Seconds that it may fall behind, as NTP's steps do."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -199,7 +204,7 @@ class JumpGuard:
         wall, monotonic = self._clock.now(), self._clock.monotonic()
         drift = (wall - self._wall) - (monotonic - self._monotonic)
         self._wall, self._monotonic = wall, monotonic
-        return abs(drift) <= self.LIMIT
+        return -self.BACK <= drift <= self.AHEAD
 
 
 def domain_of(key: str) -> str:

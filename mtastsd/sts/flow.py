@@ -127,11 +127,13 @@ def begin(known: StsBranch | None, now: float) -> Use | UseAndAsk | Ask:
     """What to do when a look-up comes."""
     if known is None:
         return Ask()
+    # Times that lie ahead were written by a clock that has been set back since.
+    due = now >= known.recheck_at or now < known.checked_at
     if known.holds(now):
-        return Use(known) if now < known.recheck_at else UseAndAsk(known)
+        return UseAndAsk(known) if due else Use(known)
     if known.body is not None and now >= known.expires_at:
         return Ask()  # an expired policy is no policy, whatever the recheck time says
-    return Use(known) if now < known.recheck_at else Ask()
+    return Ask() if due else Use(known)
 
 
 def on_record(
