@@ -6,6 +6,8 @@ import grp
 import os
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 BACKLOG = 1024
@@ -21,18 +23,16 @@ class ListenError(Exception):
 
 def bind_inet(host: str, port: int) -> socket.socket:
     """A listening TCP socket; `host` is an address or a name that resolves to one."""
-    try:
+    with _told(f"inet:{host}:{port}"):
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, proto, _, address = infos[0]
-        sock = socket.socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        raise ListenError(f"inet:{host}:{port}: {error.strerror or error}") from error
-    sock.setblocking(False)
+        with _closed_on_error(socket.socket(family, kind, proto)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
     return sock
 
 
@@ -47,24 +47,44 @@ def bind_unix(
     fresh = path.with_name(f".{path.name}.new")
     if len(os.fsencode(fresh)) > MAX_UNIX_PATH:
         raise ListenError(f"unix:{path}: the path is too long for a unix socket")
-    try:
+    with _told(f"unix:{path}"):
         if kind == socket.SOCK_STREAM and _alive(path):
             raise ListenError(f"unix:{path}: another process listens there")
         fresh.unlink(missing_ok=True)
-        sock = socket.socket(socket.AF_UNIX, kind)
-        sock.bind(str(fresh))
-        if group:
-            os.chown(fresh, -1, grp.getgrnam(group).gr_gid)
-        os.chmod(fresh, mode)
-        if kind == socket.SOCK_STREAM:
-            sock.listen(BACKLOG)
-        os.rename(fresh, path)
+        with _closed_on_error(socket.socket(socket.AF_UNIX, kind)) as sock:
+            sock.bind(str(fresh))
+            if group:
+                os.chown(fresh, -1, _gid(path, group))
+            os.chmod(fresh, mode)
+            if kind == socket.SOCK_STREAM:
+                sock.listen(BACKLOG)
+            os.rename(fresh, path)
+            sock.setblocking(False)
+    return sock
+
+
+@contextmanager
+def _told(address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ListenError(f"{address}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _closed_on_error(sock: socket.socket) -> Iterator[socket.socket]:
+    try:
+        yield sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _gid(path: Path, group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise ListenError(f"unix:{path}: there is no group {group!r}") from error
-    except OSError as error:
-        raise ListenError(f"unix:{path}: {error.strerror or error}") from error
-    sock.setblocking(False)
-    return sock
 
 
 def _alive(path: Path) -> bool:
