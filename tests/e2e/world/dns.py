@@ -71,13 +71,11 @@ auth-zone:
 
 
 def addresses(world: Iterable[Scenario]) -> dict[str, str]:
-    """The address of each mail server that has one."""
+    """The address of each mail server."""
     given: dict[str, str] = {}
     for mx in (mx for scenario in world for mx in scenario.mx):
-        if mx.smtp == "down":
-            given[mx.name] = DEAD
-        elif mx.smtp != "noaddress":
-            given.setdefault(mx.name, f"127.0.1.{len(given) + 1}")
+        own = f"127.0.1.{len(given) + 1}"
+        given.setdefault(mx.name, DEAD if mx.smtp == "down" else own)
     return given
 
 

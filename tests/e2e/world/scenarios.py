@@ -13,9 +13,7 @@ from tests.e2e.world.pki import OTHER_NAME, Cert
 Want = Literal["verified", "sent", "refused"]
 """Sent to a host that was authenticated; sent without that; not sent."""
 
-Smtp = Literal[
-    "starttls", "plain", "tls454", "close", "garbage", "rcpt550", "rcpt451", "down", "noaddress"
-]
+Smtp = Literal["starttls", "plain", "tls454", "close", "garbage", "rcpt550", "rcpt451", "down"]
 """How a mail server behaves; `close` and `garbage` come instead of the TLS handshake."""
 
 TlsaKind = Literal["good", "mismatch", "ta", "unusable", "bogus"]
@@ -25,7 +23,7 @@ PolicyAnswer = Literal[
     "ok", "404", "500", "redirect", "syntax", "empty", "big", "slow", "html", "lf", "nomx",
     "hugemaxage", "longmaxage", "extra",
 ]  # fmt: skip
-"""How a policy host answers; policyhost.py does it."""
+"""How a policy host answers; webserver.py does it."""
 
 Mode = Literal["enforce", "testing", "none"]
 
