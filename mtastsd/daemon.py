@@ -202,7 +202,7 @@ class Daemon:
 
     async def healthy(self) -> str:
         """Ask ourselves, through the socket that Postfix uses; "" or what is wrong."""
-        return await probe.ask(self._listeners.socketmap[0].sock)
+        return await probe.ask(self._listeners.socketmap[0])
 
     async def status(self) -> Mapping[str, object]:
         """What the status page, `mtastsd status` and systemd show."""

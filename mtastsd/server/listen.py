@@ -112,6 +112,15 @@ class Bound:
         self._path = path
         self._inode = path.stat().st_ino if path is not None else 0
 
+    @property
+    def address(self) -> str | tuple[str, int]:
+        """Where to connect to: a path, or host and port. The kernel knows a unix socket by the
+        name under which it was bound, before it was moved."""
+        if self._path is not None:
+            return str(self._path)
+        name = self.sock.getsockname()
+        return name if isinstance(name, str) else (name[0], name[1])
+
     def close(self) -> None:
         """Close, and remove the file unless somebody else has taken its place since."""
         self.sock.close()

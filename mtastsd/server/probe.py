@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from mtastsd.postfix import netstring, socketmap
+from mtastsd.server.listen import Bound
 
 TIMEOUT = 5.0
 """Seconds; a daemon that answers nothing for so long makes mail wait."""
@@ -16,16 +16,15 @@ QUESTION = netstring.encode(b"postfix .health")
 ANSWER = netstring.encode(socketmap.notfound())
 
 
-async def ask(listening: socket.socket) -> str:
-    """Ask at the socket that we listen on; "" or what is wrong."""
-    address = listening.getsockname()
+async def ask(listening: Bound) -> str:
+    """Ask at a socket that we listen on; "" or what is wrong."""
     try:
         async with asyncio.timeout(TIMEOUT):
-            if listening.family == socket.AF_UNIX:
-                reader, writer = await asyncio.open_unix_connection(address)
-            else:
-                host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
-                reader, writer = await asyncio.open_connection(host, address[1])
+            match listening.address:
+                case str(path):
+                    reader, writer = await asyncio.open_unix_connection(path)
+                case (host, port):
+                    reader, writer = await asyncio.open_connection(_reachable(host), port)
             try:
                 writer.write(QUESTION)
                 answer = await reader.readexactly(len(ANSWER))
@@ -36,3 +35,7 @@ async def ask(listening: socket.socket) -> str:
     except (OSError, EOFError) as error:
         return f"no answer: {error}"
     return "" if answer == ANSWER else "a wrong answer"
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,6 +58,7 @@ class Service(World):
     """The world with a socketmap server in front."""
 
     path: Path
+    bound: Bound
 
     def start(self) -> None:
         super().start()
@@ -74,7 +74,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     async with Service() as service:
         path = tmp_path / "policy.sock"
         service.path = path
-        bound = Bound(bind_unix(path, 0o666), path)
+        service.bound = bound = Bound(bind_unix(path, 0o666), path)
         ready = asyncio.Event()
         serving = asyncio.create_task(service.server.serve([bound.sock], ready.set))
         await ready.wait()
@@ -308,19 +308,10 @@ class TestListening:
 
 class TestProbe:
     async def test_answered(self, service: Service) -> None:
-        assert await probe.ask(_Named(str(service.path))) == ""  # type: ignore[arg-type]
+        assert await probe.ask(service.bound) == ""
 
     async def test_nobody_there(self, tmp_path: Path) -> None:
-        assert (await probe.ask(_Named(str(tmp_path / "none")))).startswith("no answer")  # type: ignore[arg-type]
-
-
-class _Named:
-    """What `probe.ask` takes of a listening socket."""
-
-    family = socket.AF_UNIX
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def getsockname(self) -> str:
-        return self._name
+        path = tmp_path / "a.sock"
+        bound = Bound(bind_unix(path, 0o600), path)
+        bound.close()
+        assert (await probe.ask(bound)).startswith("no answer")
