@@ -18,15 +18,16 @@ from mtastsd.net.connect import failed
 from mtastsd.sts.failure import Failure, printable
 
 MAX_HEAD = 16384
-"""Octets of a response's status line and header fields, or of one chunk's header, give or take a
-`SLICE`. Common servers send less than one thousand and refuse more than this themselves."""
+"""Octets of all that comes before the body, interim responses included, and again of one chunk's
+header or of the trailer, give or take a `SLICE`. Good hosts send some hundred; parsing all of these
+takes 10 ms, in which the daemon answers nobody."""
 
 SLICE = 4096
-"""Octets handed to h11 at once: it does not hold what is already whole against the limit."""
+"""Octets handed to h11 at once: it does not hold against its limit what is there whole."""
 
 MAX_PIECES = 1024
-"""Parts of a response that h11 reports: interim responses, chunks, reads. Each costs some 20 µs,
-and a body in chunks of one octet would hold up the whole daemon for a second."""
+"""Parts of a response that h11 reports: interim responses, chunks, reads. A body in chunks of one
+octet each would hold up the daemon for a third of a second."""
 
 CUT_OFF = "closed without TLS close_notify"
 
@@ -69,6 +70,7 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._head: Head | None = None
         self._body = bytearray()
+        self._before_body = 0
         self._pieces = 0
 
     def send(self, request: h11.Request, body: bytes = b"") -> None:
@@ -129,6 +131,11 @@ class Exchange(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         if self._outcome.done():
             return
+        if self._head is None:
+            if self._before_body > MAX_HEAD:
+                self._settle(Failure("protocol", f"head of more than {MAX_HEAD} octets"))
+                return
+            self._before_body += len(data)
         try:
             self._h11.receive_data(data)
             while not self._outcome.done():

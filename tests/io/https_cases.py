@@ -133,7 +133,7 @@ BAD: list[tuple[Kind, str, Script, str]] = [
     ("protocol", "huge field", plain(b"X: " + b"y" * 30_000), "~"),
     ("protocol", "http/2", reply(b"\0\0\x12\x04\0\0\0\0\0"), "~"),
     ("protocol", "switches", raw(b"HTTP/1.1 101 Switching", b"Upgrade: x"), "~"),
-    ("protocol", "interims", reply(b"HTTP/1.1 100 Go\r\n\r\n" * 3000), "more than 1024 pieces"),
+    ("protocol", "interims", reply(EARLY * 1000), "head of more than 16384 octets"),
     ("protocol", "crumbs", chunked(*[b"x"] * 1500), "more than 1024 pieces"),
     ("protocol", "two lengths", response(POLICY, b"Content-Length: 1"), "~"),
     ("protocol", "signed length", plain(b"Content-Length: +5", body=b"abcde"), "~"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 
@@ -156,6 +157,62 @@ def test_private_addresses_are_refused(loop: Loop) -> None:
             assert not world.connections
 
     run(loop, main())
+
+
+class Gate:
+    """In place of the network: all connections are held back, then made in the same turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: list[Mock] = []
+        self._open = asyncio.Event()
+        self._waiting = 0
+        self._all_wait = asyncio.Event()
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", self._connect)
+
+    async def _connect(self, *_: object, **__: object) -> tuple[Mock, asyncio.Protocol]:
+        self._waiting += 1
+        if self._waiting == 3:
+            self._all_wait.set()
+        await self._open.wait()
+        transport = Mock(asyncio.Transport)
+        self.opened.append(transport)
+        return transport, asyncio.Protocol()
+
+    async def dialling(self) -> asyncio.Task[connect.Link[asyncio.Protocol] | Failure]:
+        target = connect.Target(HOST, 1, connect.client_context(), 1.0)
+        addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+        dial = connect.dial(addresses, target, asyncio.Protocol, Hasty())
+        task = asyncio.ensure_future(dial)
+        await self._all_wait.wait()
+        return task
+
+    def open(self) -> None:
+        self._open.set()
+
+
+async def test_losers_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    task = await gate.dialling()
+    gate.open()
+    link = await task
+    assert isinstance(link, connect.Link)
+    assert len(gate.opened) == 3
+    for transport in gate.opened:
+        assert transport.abort.called == (transport is not link.transport)
+
+
+async def test_cancelled_when_all_have_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connections are made, but nobody was told of them yet."""
+    gate = Gate(monkeypatch)
+    task = await gate.dialling()
+    gate.open()
+    await asyncio.sleep(0)
+    assert len(gate.opened) == 3
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(transport.abort.called for transport in gate.opened)
 
 
 REACHABLE: list[tuple[tuple[str, ...], tuple[str, ...] | Failure]] = [

@@ -75,6 +75,16 @@ def test_head_is_bounded_in_one_read() -> None:
     assert got.kind == "protocol"
 
 
+def test_number_that_h11_does_not_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """h11 0.14 ends in ValueError for a Content-Length that int() refuses."""
+
+    def next_event(_self: h11.Connection) -> h11.Event:
+        raise ValueError("Exceeds the limit (4300 digits) for integer string conversion")
+
+    monkeypatch.setattr(h11.Connection, "next_event", next_event)
+    assert exchange([b"HTTP/1.1 200 OK\r\n"]) == Failure("protocol", "bad Content-Length")
+
+
 def test_objection_ends_it() -> None:
     async def main() -> None:
         seen: list[Head] = []
@@ -95,7 +105,7 @@ def test_objection_ends_it() -> None:
     asyncio.run(main())
 
 
-def test_bug_in_objection_is_an_exception() -> None:
+def test_bug_is_an_exception() -> None:
     async def main() -> None:
         link = Exchange(lambda _head: None, LIMIT)
         link.connection_made(Mock(asyncio.Transport))

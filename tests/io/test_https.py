@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from mtastsd.names import Domain
 from mtastsd.net.https import FetchSettings, HttpsPolicyFetcher
 from mtastsd.ports import FetchOutcome
 from mtastsd.sts.failure import MAX_DETAIL, Failure
-from tests.io.fakehttps import FakeHttps, policy
+from tests.io.fakehttps import FakeHttps, policy, response
 from tests.io.fetching import DOMAIN, Loop, Names, Patient, fetcher, loop, run
-from tests.io.https_cases import ANSWERS, HOST, OK, PEERS, POLICY, SLOW
+from tests.io.https_cases import ANSWERS, GZIP, HOST, MORE_ZEROS, OK, PEERS, POLICY, SLOW
 
 __all__ = ["loop"]
 
@@ -38,6 +39,25 @@ def test_answers(loop: Loop, name: str) -> None:
             await world.serve(HOST, ANSWERS[name][0])
             check(name, await fetcher(world).fetch(DOMAIN), ANSWERS[name][1])
             assert await world.dropped.get() == world.addresses[HOST][0]
+
+    run(loop, main())
+
+
+def test_bomb_is_never_in_memory(loop: Loop) -> None:
+    """20 MB of zeros in 20 kB, within the limit as sent."""
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            await world.serve(HOST, response(MORE_ZEROS, GZIP))
+            bounded = fetcher(world, max_bytes=65536)
+            tracemalloc.start()
+            try:
+                got = await bounded.fetch(DOMAIN)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert got == Failure("size", "more than 65536 octets decoded")
+            assert peak < 5_000_000
 
     run(loop, main())
 
