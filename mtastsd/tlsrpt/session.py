@@ -6,6 +6,7 @@ what they can know (`Session.mx_host`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -17,6 +18,10 @@ MAX_REASON = 120
 
 MAX_STRINGS = 200
 """Policy strings or MX patterns that are kept of one policy."""
+
+MAX_STRINGS_SIZE = 32768
+"""Characters of all policy strings (or all MX patterns) of one policy: a policy has some 200, and
+TLSA records with whole certificates in them some 4,000 each. They are the key of its counts."""
 
 
 class ResultType(Enum):
@@ -43,7 +48,9 @@ class PolicyKey:
     """The `policy` object of RFC 8460 §4.4, which groups sessions in a report.
 
     `domain` is the policy domain, for `tlsa` the TLSA base domain. `strings` are policy lines, or
-    TLSA records in presentation form, sorted; `mx` the patterns, A-labels.
+    TLSA records in presentation form, sorted; `mx` the patterns, A-labels. Both are `bounded` and
+    printable. An empty `domain` stands for all policies of the type that are not told apart
+    (`tally.MAX_POLICIES`).
     """
 
     type: PolicyType
@@ -76,6 +83,8 @@ class Session:
     a log. `domain` is the recipient's policy domain, the next hop. `policy` is what Postfix says it
     went by. `counts` false: a failure that belongs to no session of its own (an MX host that was
     skipped while another took the mail), which stands in the details and not in the summary.
+    `log_only`: no datagram tells of such a session, even where Postfix sends them (no STARTTLS at
+    an opportunistic level); from 3.10 on it has no `TLSRPT:` line.
     """
 
     at: float
@@ -87,3 +96,16 @@ class Session:
     mx_ip: str = ""
     source: Literal["datagram", "log"] = "datagram"
     counts: bool = True
+    log_only: bool = False
+
+
+def bounded(strings: Iterable[str]) -> tuple[str, ...]:
+    """The first of them, as many as `MAX_STRINGS` and `MAX_STRINGS_SIZE` allow."""
+    kept: list[str] = []
+    room = MAX_STRINGS_SIZE
+    for text in strings:
+        room -= len(text)
+        if room < 0 or len(kept) == MAX_STRINGS:
+            break
+        kept.append(text)
+    return tuple(kept)

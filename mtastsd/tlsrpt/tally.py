@@ -1,20 +1,55 @@
 """What is added up of a UTC day: totals by policy domain and policy.
 
 Merging is commutative and associative: that alone gives batches, the spool and many relays.
+
+Hostile servers vary their texts, so variety is bounded: of a domain's policies, of a policy's
+details and MX hosts only so many are told apart, and what is beyond goes into a catch-all, so that
+no count is lost and no summary altered. Which ones are kept must not depend on the order in which
+sessions came, or merging would not be commutative: it is always the first in a fixed order of
+the keys themselves, never the most frequent. A key that is among the first of the whole is among
+the first of each part, so no part ever gave it away; any other ends in the catch-all, wherever
+that happened. A store may therefore add row by row and hold too many for a while: `capped` makes
+of it what merging would have made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import NewType, TypeVar
 
+from mtastsd.names import Domain
 from mtastsd.tlsrpt.session import Detail, PolicyKey
 
 Day = NewType("Day", int)
 """A UTC day, as days since 1970-01-01."""
 
 SECONDS = 86400
+
+MAX_POLICIES = 60
+"""Policies of a domain and day that are told apart: DANE makes one of each MX host and of each
+change of its keys, and the largest domains have some twenty hosts. Beyond, those of a type are one,
+of domain `MANY`."""
+
+MAX_DETAILS = 500
+"""Details of a policy and day that are told apart: thirty MX addresses seen from sixteen of ours.
+Beyond, a `Detail` of the result type alone."""
+
+MAX_UNJUDGED = 200
+"""MX hosts and addresses of a policy and day whose sessions wait for a probe. Beyond, `UNKNOWN`."""
+
+UNKNOWN = ("", "")
+"""The MX host and address of sessions whose source names none."""
+
+MAX_SIZE = 200_000
+"""Counters that `Tallies` holds by default before it turns new ones away: some 100 MB. Only a store
+that is away for long lets it come to that."""
+
+SIZE_OF_TEXT = 256
+"""Characters of policy strings that weigh as much as one counter."""
+
+MANY = Domain("")
+"""`PolicyKey.domain` of the catch-all for policies."""
 
 
 def day_of(moment: float) -> Day:
@@ -28,7 +63,7 @@ class Totals:
 
     `details` counts failed sessions by detail; as RFC 8460 §4.3 has it they may overlap and need
     not add up to `failures`. `unjudged` counts sessions under a testing policy by MX host and
-    address ("" and "" where the source names none): they succeeded as far as Postfix is concerned,
+    address (`UNKNOWN` where the source names none): they succeeded as far as Postfix is concerned,
     and whether they would have under enforcement is known once the MX host has been probed.
     They are not in `successes`.
     """
@@ -38,6 +73,235 @@ class Totals:
     details: Mapping[Detail, int] = field(default_factory=dict)
     unjudged: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
+    @property
+    def sessions(self) -> int:
+        """All sessions, whatever became of them."""
+        return self.successes + self.failures + sum(self.unjudged.values())
+
 
 DomainTally = Mapping[PolicyKey, Totals]
 """A day of one recipient domain, by policy. A policy with zero counts is there to be listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one session adds to one policy; nothing but the key where the policy is only listed.
+
+    `details` are different from each other. `unjudged` is a key of `Totals.unjudged`.
+    """
+
+    key: PolicyKey
+    successes: int = 0
+    failures: int = 0
+    details: tuple[Detail, ...] = ()
+    unjudged: tuple[str, str] | None = None
+
+
+# ---- merging
+
+
+def merge(a: DomainTally, b: DomainTally) -> DomainTally:
+    """Both together. Commutative and associative; an empty tally changes nothing."""
+    merged = dict(a)
+    for key, totals in b.items():
+        there = merged.get(key)
+        merged[key] = totals if there is None else _plus(there, totals)
+    return capped(merged)
+
+
+def capped(tally: DomainTally) -> DomainTally:
+    """The tally with its variety bounded."""
+    rows = {key: _capped_totals(totals) for key, totals in tally.items()}
+    kept = [key for key in rows if key != _many(key)]
+    if len(kept) <= MAX_POLICIES:
+        return rows
+    kept.sort(key=_order_of_policy)
+    for key in kept[MAX_POLICIES:]:
+        totals = rows.pop(key)
+        into = _many(key)
+        rows[into] = _capped_totals(_plus(rows.get(into, Totals()), totals))
+    return rows
+
+
+def _plus(a: Totals, b: Totals) -> Totals:
+    return Totals(
+        a.successes + b.successes,
+        a.failures + b.failures,
+        _sum(a.details, b.details),
+        _sum(a.unjudged, b.unjudged),
+    )
+
+
+def _capped_totals(totals: Totals) -> Totals:
+    details = _capped(totals.details, MAX_DETAILS, _order_of_detail, _many_details)
+    unjudged = _capped(totals.unjudged, MAX_UNJUDGED, _order_of_host, _unknown)
+    if details is totals.details and unjudged is totals.unjudged:
+        return totals
+    return Totals(totals.successes, totals.failures, details, unjudged)
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def _sum(a: Mapping[K, int], b: Mapping[K, int]) -> Mapping[K, int]:
+    total = dict(a)
+    for key, count in b.items():
+        total[key] = total.get(key, 0) + count
+    return total
+
+
+def _capped(
+    counts: Mapping[K, int],
+    limit: int,
+    order: Callable[[K], tuple[str, ...]],
+    catch_all: Callable[[K], K],
+) -> Mapping[K, int]:
+    """`counts` with the first `limit` keys, the catch-alls besides, and the rest in those."""
+    if len(counts) <= limit:
+        return counts
+    told_apart = [key for key in counts if key != catch_all(key)]
+    if len(told_apart) <= limit:
+        return counts
+    told_apart.sort(key=order)
+    rest = dict(counts)
+    for key in told_apart[limit:]:
+        into = catch_all(key)
+        rest[into] = rest.get(into, 0) + rest.pop(key)
+    return rest
+
+
+def _order_of_policy(key: PolicyKey) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    return key.type, key.domain, key.strings, key.mx
+
+
+def _order_of_detail(d: Detail) -> tuple[str, ...]:
+    return d.result.value, d.mx_host, d.mx_ip, d.sending_ip, d.reason, d.helo, d.more
+
+
+def _order_of_host(host: tuple[str, str]) -> tuple[str, ...]:
+    return host
+
+
+def _many(key: PolicyKey) -> PolicyKey:
+    return PolicyKey(key.type, MANY)
+
+
+def _many_details(detail: Detail) -> Detail:
+    return Detail(detail.result)
+
+
+def _unknown(_: tuple[str, str]) -> tuple[str, str]:
+    return UNKNOWN
+
+
+# ---- adding
+
+
+@dataclass(slots=True)
+class _Row:
+    successes: int = 0
+    failures: int = 0
+    details: dict[Detail, int] = field(default_factory=dict)
+    unjudged: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, totals: Totals) -> _Row:
+        details, unjudged = dict(totals.details), dict(totals.unjudged)
+        return cls(totals.successes, totals.failures, details, unjudged)
+
+    def totals(self) -> Totals:
+        return Totals(self.successes, self.failures, self.details, self.unjudged)
+
+
+_Rows = dict[PolicyKey, _Row]
+
+
+@dataclass(slots=True)
+class Tallies:
+    """What was added since it was last taken: the one mutable value here, with one owner.
+
+    `size` is about the number of counters in it, `limit` its bound. Variety is cut only when it
+    passes twice its limits and in `take`: adding stays cheap and the result is the same.
+    """
+
+    limit: int = MAX_SIZE
+    size: int = 0
+    days: dict[tuple[Day, Domain], _Rows] = field(default_factory=dict)
+
+    def take(self) -> dict[tuple[Day, Domain], DomainTally]:
+        """All of it; empty afterwards."""
+        days, self.days, self.size = self.days, {}, 0
+        return {at: capped(_totals(rows)) for at, rows in days.items()}
+
+
+def add(
+    tallies: Tallies, day: Day, domain: Domain, counted: Sequence[Counted], times: int = 1
+) -> bool:
+    """Add `times` sessions that are counted alike to the day of their recipient domain.
+
+    False, and nothing is added, where that takes new counters and there is no room for any: the
+    caller says how many sessions were dropped. What has counters already goes on being counted.
+    """
+    rows = tallies.days.get((day, domain))
+    if tallies.size >= tallies.limit and not (rows is not None and _has_all(rows, counted)):
+        return False
+    if rows is None:
+        rows = tallies.days[day, domain] = {}
+    for item in counted:
+        row = rows.get(item.key)
+        if row is None:
+            row = rows[item.key] = _Row()
+            tallies.size += _weight(item.key)
+        row.successes += item.successes * times
+        row.failures += item.failures * times
+        if item.details or item.unjudged is not None:
+            tallies.size += _add_variety(row, item, times)
+    if len(rows) > 2 * MAX_POLICIES:
+        tallies.size += _cut(rows)
+    return True
+
+
+def _has_all(rows: _Rows, counted: Sequence[Counted]) -> bool:
+    """Whether nothing of it needs a new counter."""
+    for item in counted:
+        row = rows.get(item.key)
+        if row is None or not all(detail in row.details for detail in item.details):
+            return False
+        if item.unjudged is not None and item.unjudged not in row.unjudged:
+            return False
+    return True
+
+
+def _add_variety(row: _Row, item: Counted, times: int) -> int:
+    """Count an item's details and MX host; by how many counters that made the row grow."""
+    details, unjudged = row.details, row.unjudged
+    before = len(details) + len(unjudged)
+    for detail in item.details:
+        details[detail] = details.get(detail, 0) + times
+    if item.unjudged is not None:
+        unjudged[item.unjudged] = unjudged.get(item.unjudged, 0) + times
+    if len(details) > 2 * MAX_DETAILS or len(unjudged) > 2 * MAX_UNJUDGED:
+        cut = _Row.of(_capped_totals(row.totals()))
+        row.details, row.unjudged = cut.details, cut.unjudged
+    return len(row.details) + len(row.unjudged) - before
+
+
+def _cut(rows: _Rows) -> int:
+    """Cut a domain's policies to those that are told apart; by how much that made it grow (< 0)."""
+    before = _size(rows)
+    small = capped(_totals(rows))
+    rows.clear()
+    rows.update((key, _Row.of(totals)) for key, totals in small.items())
+    return _size(rows) - before
+
+
+def _totals(rows: _Rows) -> DomainTally:
+    return {key: row.totals() for key, row in rows.items()}
+
+
+def _size(rows: _Rows) -> int:
+    return sum(_weight(key) + len(row.details) + len(row.unjudged) for key, row in rows.items())
+
+
+def _weight(key: PolicyKey) -> int:
+    return 1 + (sum(map(len, key.strings)) + sum(map(len, key.mx))) // SIZE_OF_TEXT
