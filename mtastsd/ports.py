@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from mtastsd.answers import AddressAnswer, MxAnswer, TlsaAnswer, TxtAnswer
 from mtastsd.dane import DaneBranch
 from mtastsd.names import Domain
+from mtastsd.probing import Probe
 from mtastsd.sts.failure import Failure
 from mtastsd.sts.flow import StsBranch
 from mtastsd.tlsrpt.session import ResultType
@@ -118,9 +119,13 @@ class PolicyStore(Protocol):
         ...
 
     async def due(
-        self, *, fetched_before: float, used_since: float, limit: int
+        self, *, now: float, refresh: float, used_since: float, limit: int
     ) -> Sequence[KnownDomain]:
-        """Domains with a policy that was last fetched before, and used since, oldest first."""
+        """Domains with a policy to be fetched anew, and used since; the longest unfetched first.
+
+        A policy is due (1 - timing.SPREAD) of `StsBranch.refresh_after(refresh)` seconds after it
+        was fetched; one whose last reading failed, not before its `recheck_at`.
+        """
         ...
 
     def scan(self, *, after: str = "") -> AsyncIterator[KnownDomain]:
@@ -140,6 +145,23 @@ class PolicyStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Prober(Protocol):
+    """Looks at mail hosts as a delivery would, without delivering.
+
+    Each call is bounded in time and octets and returns a value, whatever the peer does. It judges
+    the address before it connects. Where the chain is not trusted it connects a second time, to
+    see the certificate.
+    """
+
+    async def probe(self, host: Domain, address: str, port: int) -> Probe:
+        """Banner, EHLO, STARTTLS with `host` as SNI, EHLO again, QUIT; never MAIL."""
+        ...
+
+    async def certificate(self, host: str, address: str, port: int) -> Probe:
+        """The certificate of a server that speaks TLS at once, such as a policy host's."""
+        ...
 
 
 # ---- TLS-RPT
