@@ -9,6 +9,13 @@ SPREAD = 0.2
 """Share of a span by which it is shortened at random, so that relays that started together and
 domains that were learnt together do not stay in step (RFC 8461 §10.2)."""
 
+FIRST_RETRY = 300.0
+"""Seconds from a delivery's first try to its second: what a restart or greylisting takes."""
+
+LAST_RETRY = 4 * 3600.0
+"""Seconds that tries are apart at most: an outage that ends within `report.retry` leaves tries
+enough."""
+
 
 def bounded(value: float, low: float, high: float) -> float:
     """`value` brought into [low, high]."""
@@ -31,3 +38,17 @@ def refresh_now(age: float, refresh: float, interval: float, chance: float) -> b
     if left > refresh * SPREAD:
         return False
     return left <= interval or chance < interval / left
+
+
+def next_try(tries: int, first_at: float, now: float, chance: float) -> float:
+    """When a delivery that failed just now is tried again: exponential back-off, RFC 8460 §5.5.
+
+    `tries` so far, this one included; `first_at`: when the delivery was there to be tried. Whether
+    that moment is still within `report.retry` the caller says.
+    """
+    # Bounded first: a counter from the store may be anything, and 2.0 ** 1024 overflows.
+    backoff = FIRST_RETRY * 2.0 ** bounded(tries - 1, 0, 10)
+    # Tries made by hand count too, but shall not put off the next one: as many in a row would make
+    # hours of it. Thrice the age is more than the back-off has at any try that was made in its time.
+    by_age = max(FIRST_RETRY, 3.0 * (now - first_at))
+    return now + spread(min(backoff, by_age, LAST_RETRY), chance)

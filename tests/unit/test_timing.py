@@ -43,3 +43,56 @@ def test_spread_never_lengthens(span: float, chance: float) -> None:
 )
 def test_refresh_now(age: float, chance: float, now: bool) -> None:
     assert timing.refresh_now(age, 1000.0, 10.0, chance) is now
+
+
+MINUTE = 60.0
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("tries", "age", "chance", "span"),
+    [
+        (1, 0.0, 0.0, 5 * MINUTE),
+        (1, 0.0, 0.5, 4.5 * MINUTE),
+        (2, 5 * MINUTE, 0.0, 10 * MINUTE),
+        (3, 15 * MINUTE, 0.0, 20 * MINUTE),
+        (4, 35 * MINUTE, 0.0, 40 * MINUTE),
+        (5, 75 * MINUTE, 0.0, 80 * MINUTE),
+        (6, 155 * MINUTE, 0.0, 160 * MINUTE),
+        (7, 315 * MINUTE, 0.0, 4 * HOUR),
+        (8, 555 * MINUTE, 0.0, 4 * HOUR),
+        (9, 20 * HOUR, 0.5, 3.6 * HOUR),
+        (2, 4 * MINUTE, 0.0, 10 * MINUTE),  # the first span was shortened
+        (1, 20 * HOUR, 0.0, 5 * MINUTE),  # nobody was there to try
+        (7, 2 * MINUTE, 0.0, 6 * MINUTE),  # six tries by hand
+        (7, 0.0, 0.0, 5 * MINUTE),
+        (3, -HOUR, 0.0, 5 * MINUTE),  # the clock was set back
+        (0, 0.0, 0.0, 5 * MINUTE),
+        (-1, HOUR, 0.0, 5 * MINUTE),
+        (10**9, 48 * HOUR, 0.0, 4 * HOUR),
+    ],
+)
+def test_next_try(tries: int, age: float, chance: float, span: float) -> None:
+    at = timing.next_try(tries, 1000.0, 1000.0 + age, chance)
+    assert at == pytest.approx(1000.0 + age + span)
+
+
+@given(
+    st.integers(),
+    st.floats(min_value=-1e9, max_value=1e9),
+    st.floats(min_value=0, max_value=1, exclude_max=True),
+)
+def test_next_try_is_neither_soon_nor_late(tries: int, age: float, chance: float) -> None:
+    span = timing.next_try(tries, 0.0, age, chance) - age
+    assert timing.FIRST_RETRY * (1 - timing.SPREAD) * 0.999 <= span <= timing.LAST_RETRY * 1.001
+
+
+@pytest.mark.parametrize(("chance", "tries"), [(0.0, 11), (0.999, 13)])
+def test_tries_of_a_day(chance: float, tries: int) -> None:
+    """A receiver that is down all day is asked a dozen times, and last in its last hours."""
+    moments = [0.0]
+    while (at := timing.next_try(len(moments), 0.0, moments[-1], chance)) <= 24 * HOUR:
+        moments.append(at)
+    assert len(moments) == tries
+    assert moments[-1] > 20 * HOUR
+    assert sum(at < HOUR for at in moments) == 4
