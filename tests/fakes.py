@@ -11,6 +11,7 @@ from dataclasses import replace
 from mtastsd.dane import KEEP_UNDER_ERRORS, Finding
 from mtastsd.names import Domain
 from mtastsd.ports import KnownDomain, KnownHop, StoreUnavailable
+from mtastsd.timing import SPREAD
 
 
 class MemoryStore:
@@ -43,15 +44,16 @@ class MemoryStore:
                 self.domains[domain] = replace(row, used_at=used_at)
 
     async def due(
-        self, *, fetched_before: float, used_since: float, limit: int
+        self, *, now: float, refresh: float, used_since: float, limit: int
     ) -> Sequence[KnownDomain]:
         self._works()
         found = [
             row
             for row in self.domains.values()
             if row.sts.body is not None
-            and row.sts.fetched_at < fetched_before
             and row.used_at >= used_since
+            and (row.sts.failure is None or row.sts.recheck_at <= now)
+            and row.sts.fetched_at + (1 - SPREAD) * row.sts.refresh_after(refresh) <= now
         ]
         return sorted(found, key=lambda row: row.sts.fetched_at)[:limit]
 

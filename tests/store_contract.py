@@ -25,6 +25,9 @@ HOUR, DAY = 3600.0, 86400.0
 BODY = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmax_age: 604800\r\n"
 
 
+FAILED = Failure("status", "503")
+
+
 def known(name: str, *, used_at: float = NOW, **changes: Any) -> KnownDomain:
     """A domain with a policy of a week, fetched an hour ago."""
     fetched = changes.get("fetched_at", NOW - HOUR)
@@ -105,7 +108,7 @@ class PolicyStoreContract:
         assert await store.load(Domain("a.example"), "a.example") == (None, None)
         assert await store.count() == 0
         assert await names(store) == []
-        assert await store.due(fetched_before=NOW, used_since=0.0, limit=10) == []
+        assert await store.due(now=NOW, refresh=0.0, used_since=0.0, limit=10) == []
         assert await store.delete(Domain("a.example")) is False
         assert await store.forget(unused_since=NOW, now=NOW) == 0
 
@@ -215,23 +218,37 @@ class PolicyStoreContract:
                 known("unused.example", fetched_at=NOW - 5 * DAY, used_at=NOW - 31 * DAY),
                 known("edge.example", fetched_at=NOW - 6 * DAY, used_at=NOW - 30 * DAY),
                 known("none.example", body=None, fetched_at=NOW - 9 * DAY),
+                known("short.example", fetched_at=NOW - 6 * HOUR, expires_at=NOW + 6 * HOUR),
+                known("young.example", fetched_at=NOW - HOUR, expires_at=NOW + 11 * HOUR),
+                known("waits.example", fetched_at=NOW - 3 * DAY, failure=FAILED),
+                known("tried.example", fetched_at=NOW - 2.5 * DAY, failure=FAILED, recheck_at=NOW),
                 negative("absent.example", recheck_at=NOW),
             ],
             [],
         )
 
         async def due(limit: int) -> Sequence[str]:
-            rows = await store.due(fetched_before=NOW - DAY, used_since=NOW - 30 * DAY, limit=limit)
+            rows = await store.due(
+                now=NOW, refresh=1.5 * DAY, used_since=NOW - 30 * DAY, limit=limit
+            )
             return [row.domain for row in rows]
 
-        order = ["expired.example", "edge.example", "c.example", "b.example", "a.example"]
-        assert await due(10) == order
+        order = [
+            "expired.example",
+            "edge.example",
+            "c.example",
+            "b.example",
+            "tried.example",
+            "a.example",
+            "short.example",
+        ]
+        assert await due(20) == order
         assert await due(2) == order[:2]
         assert await due(0) == []
 
     async def test_due_gives_whole_rows(self, store: PolicyStore) -> None:
         await store.save([FULL], [])
-        assert list(await store.due(fetched_before=NOW + 1, used_since=0.0, limit=1)) == [FULL]
+        assert list(await store.due(now=NOW + DAY, refresh=1.0, used_since=0.0, limit=1)) == [FULL]
 
     async def test_scan_in_order_of_octets(self, store: PolicyStore) -> None:
         ordered = ["a-b.example", "a.b.example", "a.example", "a0.example", "a_b.example"]

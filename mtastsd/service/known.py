@@ -184,7 +184,7 @@ class Known:
         except StoreUnavailable as error:
             self._failed("forget", str(error))
         else:
-            self._log.info("forgot", domains=gone)
+            self._log.info("forgot", rows=gone)
 
 
 class JumpGuard:

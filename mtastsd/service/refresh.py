@@ -14,13 +14,13 @@ from mtastsd.names import Domain
 from mtastsd.ports import Clock, KnownDomain, PolicyStore, StoreUnavailable
 from mtastsd.service.branches import StsBranches
 from mtastsd.service.current import Current
-from mtastsd.timing import SPREAD, refresh_now
+from mtastsd.timing import refresh_now
 
 INTERVAL = 60.0
 """Seconds between rounds."""
 
-BATCH = 5000
-"""Domains looked at in a round, the longest unfetched first."""
+BATCH = 500
+"""Policies taken into memory in a round, the longest unfetched first; each may have 64 KB."""
 
 AT_ONCE = 16
 """Fetches of one round under way at once: look-ups come first."""
@@ -62,9 +62,7 @@ class Refresher:
         refresh = self._current.settings.timing.refresh
         try:
             rows = await self._store.due(
-                fetched_before=now - refresh * (1 - SPREAD),
-                used_since=now - refresh_if_used,
-                limit=BATCH,
+                now=now, refresh=refresh, used_since=now - refresh_if_used, limit=BATCH
             )
         except StoreUnavailable:
             return  # told and counted by those who need the store more
@@ -76,9 +74,8 @@ class Refresher:
         self._watch_expiry(rows, now)
 
     def _is_due(self, row: KnownDomain, now: float, refresh: float) -> bool:
-        if row.sts.failure is not None and now < row.sts.recheck_at:
-            return False
-        return refresh_now(now - row.sts.fetched_at, refresh, INTERVAL, self._clock.random())
+        after = row.sts.refresh_after(refresh)
+        return refresh_now(now - row.sts.fetched_at, after, INTERVAL, self._clock.random())
 
     async def _renew(self, row: KnownDomain, places: asyncio.Semaphore) -> None:
         async with places:

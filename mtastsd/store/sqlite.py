@@ -10,7 +10,7 @@ whoever noticed gets `StoreUnavailable` like everybody who asks meanwhile.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,6 +22,8 @@ from mtastsd.ports import KnownDomain, KnownHop, StoreUnavailable
 from mtastsd.store import files, migrations, rows
 from mtastsd.store.errors import StoreCorrupt, StoreError
 from mtastsd.store.lane import Lane, code_of
+from mtastsd.sts.flow import FETCH_RETRY
+from mtastsd.timing import SPREAD
 
 WRITE_WAIT: Final = 5.0
 """Seconds that a write waits for another process's lock: backups and VACUUM take less."""
@@ -53,10 +55,19 @@ def _upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
 _SAVE_DOMAIN = _upsert("policy_domain", rows.DOMAIN_COLUMNS, ("domain",))
 _SAVE_HOP = _upsert("next_hop", rows.HOP_COLUMNS, ("domain", "hop"))
 _TOUCH = "UPDATE policy_domain SET used_at = ? WHERE domain = ? AND used_at < ?"
+_WANTED = """
+    body IS NOT NULL AND used_at >= :used_since AND (failure_kind IS NULL OR recheck_at <= :now)"""
 _DUE = f"""
     SELECT {_DOMAIN} FROM policy_domain
-     WHERE body IS NOT NULL AND fetched_at < ? AND used_at >= ?
-     ORDER BY fetched_at LIMIT ?"""  # noqa: S608 our own names
+     WHERE {_WANTED} AND fetched_at <= :now - :share * :refresh
+     ORDER BY fetched_at LIMIT :limit"""  # noqa: S608 our own names
+# StsBranch.refresh_after of a short life: due before `refresh` says so, and found by its end.
+_DUE_SHORT = f"""
+    SELECT {_DOMAIN} FROM policy_domain
+     WHERE {_WANTED} AND expires_at < :now + 2 * :refresh
+       AND fetched_at > :now - :share * :refresh
+       AND fetched_at + :share * max((expires_at - fetched_at) / 2, :retry) <= :now
+     ORDER BY expires_at LIMIT :limit"""  # noqa: S608 our own names
 _SCAN = f"SELECT {_DOMAIN} FROM policy_domain WHERE domain > ? ORDER BY domain LIMIT {PAGE}"  # noqa: S608
 _FORGET_DOMAINS = """
     DELETE FROM policy_domain
@@ -68,6 +79,7 @@ _FORGET_HOPS = """
         OR (recheck_at <= :over AND (finding = :error OR expires_at <= :stale))"""
 
 T = TypeVar("T")
+Values = Sequence[object] | Mapping[str, object]
 
 
 class SqliteStore:
@@ -132,10 +144,22 @@ class SqliteStore:
         await self._write(lambda connection: connection.executemany(_TOUCH, values))
 
     async def due(
-        self, *, fetched_before: float, used_since: float, limit: int
+        self, *, now: float, refresh: float, used_since: float, limit: int
     ) -> Sequence[KnownDomain]:
-        found = await self._scans.run(partial(_all, _DUE, (fetched_before, used_since, limit)))
-        return [known for row in found if (known := rows.domain_of(row)) is not None]
+        values = {
+            "now": now,
+            "refresh": refresh,
+            "used_since": used_since,
+            "limit": limit,
+            "share": 1 - SPREAD,
+            "retry": FETCH_RETRY,
+        }
+        found = await self._scans.run(partial(_all, _DUE, values))
+        if len(found) < limit:
+            short = await self._scans.run(partial(_all, _DUE_SHORT, values))
+            found = [*found, *short][:limit]
+        due = [known for row in found if (known := rows.domain_of(row)) is not None]
+        return sorted(due, key=lambda known: known.sts.fetched_at)
 
     async def scan(self, *, after: str = "") -> AsyncIterator[KnownDomain]:
         while True:
@@ -271,5 +295,5 @@ def _one(sql: str, values: Sequence[object], connection: sqlite3.Connection) -> 
     return row
 
 
-def _all(sql: str, values: Sequence[object], connection: sqlite3.Connection) -> list[rows.Row]:
+def _all(sql: str, values: Values, connection: sqlite3.Connection) -> list[rows.Row]:
     return connection.execute(sql, values).fetchall()

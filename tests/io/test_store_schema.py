@@ -35,9 +35,11 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
         yield store
 
 
+DUE = {"now": 1.0, "refresh": 1.0, "used_since": 1.0, "limit": 1, "share": 0.8, "retry": 1.0}
 PLANS = [
     (sqlite._LOAD, ("a", "a", "a")),
-    (sqlite._DUE, (1.0, 1.0, 1)),
+    (sqlite._DUE, DUE),
+    (sqlite._DUE_SHORT, DUE),
     (sqlite._SCAN, ("a",)),
     (sqlite._TOUCH, (1.0, "a", 1.0)),
     ("DELETE FROM next_hop WHERE domain = ?", ("a",)),
@@ -46,7 +48,7 @@ PLANS = [
 
 @pytest.mark.parametrize(("statement", "values"), PLANS, ids=lambda value: str(value).split()[0])
 async def test_statements_use_an_index_and_sort_nothing(
-    store: SqliteStore, statement: str, values: tuple[object, ...]
+    store: SqliteStore, statement: str, values: tuple[object, ...] | dict[str, object]
 ) -> None:
     plan = await store._scans.run(
         lambda c: [row[3] for row in c.execute("EXPLAIN QUERY PLAN " + statement, values)]

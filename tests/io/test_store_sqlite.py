@@ -152,7 +152,7 @@ async def test_words_of_another_version_are_not_known(path: Path, store: SqliteS
     sql(path, "UPDATE next_hop SET finding = 'new'")
     assert await store.load(Domain("b.example"), "b.example") == (None, None)
     assert [row async for row in store.scan()] == [rows[0], rows[2]]
-    assert len(await store.due(fetched_before=NOW, used_since=0.0, limit=9)) == 2
+    assert len(await store.due(now=NOW, refresh=1.0, used_since=0.0, limit=9)) == 2
     await store.save([rows[1]], [hop("b.example")])
     assert await store.load(Domain("b.example"), "b.example") == (rows[1], hop("b.example"))
 
@@ -201,7 +201,7 @@ async def _agree(path: Path, calls: list[tuple[Any, ...]]) -> None:
         for key, row in model.hops.items():
             domain = _domain_of(key)
             assert await store.load(domain, key) == (model.domains.get(domain), row)
-        bounds = {"fetched_before": NOW, "used_since": NOW - 5 * DAY}
+        bounds = {"now": NOW, "refresh": DAY, "used_since": NOW - 5 * DAY}
         due = await store.due(**bounds, limit=100)
         assert set(due) == set(await model.due(**bounds, limit=100))
         fetched = [row.sts.fetched_at for row in due]

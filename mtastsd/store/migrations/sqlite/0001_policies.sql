@@ -31,6 +31,9 @@ CREATE TABLE policy_domain (
 -- oldest policies and would each cost a row read at every turn.
 CREATE INDEX policy_due ON policy_domain (fetched_at, used_at) WHERE body IS NOT NULL;
 
+-- And those that end soon: a policy that lives for hours is due long before a day has passed.
+CREATE INDEX policy_end ON policy_domain (expires_at) WHERE body IS NOT NULL;
+
 -- The DANE side of a next hop: example.com, example.com:587, [host.example.com]:587.
 CREATE TABLE next_hop (
     domain     TEXT NOT NULL,                  -- the hop's policy domain
