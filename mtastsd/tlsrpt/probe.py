@@ -19,8 +19,6 @@ from mtastsd.tlsrpt.session import ResultType
 HANDSHAKE_FAILURE = "tls-handshake-failure"
 """Postfix's own word for a handshake that came to nothing."""
 
-HOSTNAME_MISMATCH = "X509_V_ERR_HOSTNAME_MISMATCH"
-
 NAMES: Mapping[int, str] = MappingProxyType(
     {
         2: "UNABLE_TO_GET_ISSUER_CERT",
@@ -90,13 +88,29 @@ Judgement = Passed | Failed | Nothing
 
 _HANDSHAKE = Failed(ResultType.VALIDATION_FAILURE, HANDSHAKE_FAILURE)
 
+MISMATCH = Failed(ResultType.CERTIFICATE_HOST_MISMATCH, "X509_V_ERR_HOSTNAME_MISMATCH")
+"""The certificate is for other names."""
+
 
 def judge(probe: Probe, host: Domain) -> Judgement:
     """What enforcement of an MTA-STS policy that lists `host` would have made of it (RFC 8461
-    §4.2)."""
-    refused = _certificate(probe, host)
-    if refused is not None:
-        return refused
+    §4.2). The chain comes before the name, as in OpenSSL."""
+    refused = chain(probe)
+    if refused is None and probe.tls is not None and not covers(probe.tls.names, host):
+        refused = MISMATCH
+    return refused or session(probe)
+
+
+def chain(probe: Probe) -> Failed | None:
+    """What is wrong with the certificate chain, whatever names it is for."""
+    code = probe.tls.verify_code if probe.tls is not None else 0
+    if not code:
+        return None
+    return Failed(_RESULTS.get(code, ResultType.CERTIFICATE_NOT_TRUSTED), verify_word(code))
+
+
+def session(probe: Probe) -> Judgement:
+    """How it went, whatever the certificate: what matters where none is asked for."""
     match probe.trouble:
         case None:
             return Passed()
@@ -119,18 +133,6 @@ def judge(probe: Probe, host: Domain) -> Judgement:
             return Nothing("refused")
         case why:
             return Nothing(why)
-
-
-def _certificate(probe: Probe, host: Domain) -> Failed | None:
-    """What is wrong with the certificate; the chain comes before the name, as in OpenSSL."""
-    if probe.tls is None:
-        return None
-    code = probe.tls.verify_code
-    if code:
-        return Failed(_RESULTS.get(code, ResultType.CERTIFICATE_NOT_TRUSTED), verify_word(code))
-    if not covers(probe.tls.names, host):
-        return Failed(ResultType.CERTIFICATE_HOST_MISMATCH, HOSTNAME_MISMATCH)
-    return None
 
 
 def verify_word(code: int) -> str:
