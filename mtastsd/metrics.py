@@ -95,6 +95,32 @@ class Metrics:
             ["why"],
             registry=r,
         )
+        self.datagrams = Counter(
+            "mtastsd_datagrams", "Datagrams received from libtlsrpt", registry=r
+        )
+        self.datagrams_lost = Counter(
+            "mtastsd_datagrams_lost",
+            "Datagrams that were received and tell nothing, by reason",
+            ["why"],
+            registry=r,
+        )
+        self.sessions = Counter(
+            "mtastsd_sessions",
+            "Delivery results by source (datagram, log) and what Postfix made of them",
+            ["source", "outcome"],
+            registry=r,
+        )
+        self.sessions_dropped = Counter(
+            "mtastsd_sessions_dropped",
+            "Delivery results dropped because too much waits for the store",
+            registry=r,
+        )
+        self.probes = Counter(
+            "mtastsd_probes", "Probes of MX hosts of testing-mode domains", ["outcome"], registry=r
+        )
+        self.tally_pending = Gauge(
+            "mtastsd_tally_pending", "Domains whose results wait to be written", registry=r
+        )
         self.validating = Gauge(
             "mtastsd_dns_validating", "1 if a resolver that validates is at hand", registry=r
         )
