@@ -48,7 +48,7 @@ def next_try(tries: int, first_at: float, now: float, chance: float) -> float:
     """
     # Bounded first: a counter from the store may be anything, and 2.0 ** 1024 overflows.
     backoff = FIRST_RETRY * 2.0 ** bounded(tries - 1, 0, 10)
-    # Tries made by hand count too, but shall not put off the next one: as many in a row would make
-    # hours of it. Thrice the age is more than the back-off has at any try that was made in its time.
+    # Tries made by hand count too, but some in a row shall not put off the next one for hours.
+    # Thrice the age is more than the back-off of any try that was made in its time.
     by_age = max(FIRST_RETRY, 3.0 * (now - first_at))
     return now + spread(min(backoff, by_age, LAST_RETRY), chance)
