@@ -1,7 +1,7 @@
 """A line of a mail log file: time, host, program and process id before the message.
 
-    Nov 24 15:22:33 relay postfix/smtp[1]: ...                        RFC 3164, maillog_file
-    2026-11-24T15:22:33.123456+01:00 relay postfix/smtp[1]: ...       RFC 3339, rsyslog, syslog-ng
+    Nov 24 15:22:33 relay postfix/smtp[1]: ...                       old syslog, maillog_file
+    2026-11-24T15:22:33.123456+01:00 relay postfix/smtp[1]: ...      RFC 3339: rsyslog, syslog-ng
 
 A journal gives these as fields, so it needs none of this.
 """
