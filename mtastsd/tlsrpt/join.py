@@ -11,15 +11,11 @@ verdict knows. One table, from the top, the first row that fits:
     record, no policy    sts, as Postfix's outcome, and a detail that says why there is no policy
     anything else        no-policy-found
 
-Where datagrams and a log are both read, each session is told twice and counted once, by these
-rules:
-
-- the datagram counts, for it alone knows policy strings, addresses and reasons;
-- but a success under a testing policy is counted from the log, which alone knows the MX host;
-- and what no datagram tells (`_log_only`) is counted from the log.
-
-Both sides are joined with a verdict, each in its moment: of the few sessions that are under way
-while a domain's mode changes, one may be counted twice or not at all.
+Where datagrams and a log are both read, most sessions are told twice. The datagram counts, always:
+it alone knows what Postfix went by, and a rule that asked the verdict would count twice, or not
+at all, where Postfix found DANE beside a testing policy, or where the mode changed between the
+two. From the log comes what no datagram tells (`_log_only`), and the sight of MX hosts in testing
+mode, which counts no session (`Totals.unjudged`).
 """
 
 from __future__ import annotations
@@ -30,7 +26,6 @@ from dataclasses import dataclass
 from mtastsd import names
 from mtastsd.names import Domain, NotADomain
 from mtastsd.sts.failure import Failure
-from mtastsd.sts.matching import permitted
 from mtastsd.sts.policy import Policy
 from mtastsd.tlsrpt import reasons
 from mtastsd.tlsrpt.session import Detail, PolicyKey, ResultType, Session, bounded
@@ -55,11 +50,11 @@ _TLSA = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """Under which policy a session stands. `testing` is that policy where it is in testing mode,
-    `missing` why there is none; `beside` is one that exists as well."""
+    """Under which policy a session stands. `testing`: in testing mode, so that a success waits for
+    a finding. `missing` says why there is none, `beside` is one that exists as well."""
 
     key: PolicyKey
-    testing: Policy | None = None
+    testing: bool = False
     missing: Failure | None = None
     beside: PolicyKey | None = None
 
@@ -71,41 +66,21 @@ def join(session: Session, answered: Verdict | None, *, both: bool) -> tuple[Cou
     a log are read, so that most sessions come twice.
     """
     basis = _basis(session, answered)
-    details = tuple(dict.fromkeys(map(reasons.settle, session.details)))
-    if basis.testing is not None and session.success:
-        return _delivered(session, basis.key, basis.testing, details, both)
+    waits = basis.testing and session.success and session.counts
+    seen = ((session.mx_host, session.mx_ip),) if waits and session.mx_host else ()
     if both and session.source == "log" and not _log_only(session):
-        return ()
+        return (Counted(basis.key, unjudged=seen),) if seen else ()
+    details = session.details and tuple(dict.fromkeys(map(reasons.settle, session.details)))
     if basis.missing is not None and session.counts:
         details += (_missing(basis.missing),)
     own = Counted(
         basis.key,
-        successes=int(session.counts and session.success),
+        successes=int(session.counts and session.success and not waits),
         failures=int(session.counts and not session.success),
         details=details,
+        unjudged=(UNKNOWN, *seen) if waits else (),
     )
     return (own,) if basis.beside is None else (own, Counted(basis.beside))
-
-
-def _delivered(
-    session: Session, key: PolicyKey, policy: Policy, details: tuple[Detail, ...], both: bool
-) -> tuple[Counted, ...]:
-    """A success as far as Postfix is concerned, under a policy in testing mode."""
-    if not session.counts or (both and session.source == "datagram"):
-        return (Counted(key, details=details),) if details else ()
-    host, ip = session.mx_host, session.mx_ip
-    if host and not _permitted(policy, host):
-        # RFC 8461 §4.1: enforcement would not have gone there.
-        mismatch = Detail(
-            ResultType.VALIDATION_FAILURE, mx_host=host, mx_ip=ip, reason=reasons.MX_MISMATCH
-        )
-        return (Counted(key, failures=1, details=(*details, mismatch)),)
-    return (Counted(key, details=details, unjudged=(host, ip) if host else UNKNOWN),)
-
-
-def _permitted(policy: Policy, host: str) -> bool:
-    name = names.parse(host)
-    return not isinstance(name, NotADomain) and permitted(policy, name)
 
 
 def _log_only(session: Session) -> bool:
@@ -119,9 +94,11 @@ def _log_only(session: Session) -> bool:
 
 def _basis(session: Session, answered: Verdict | None) -> _Basis:
     said, policy = session.policy, _active(answered)
+    if said.type == "sts" and said.strings and said.domain:
+        # DANE beside it is not listed: of that only the finding is known, no host and no records.
+        return _Basis(said)
     sts = _sts_key(policy, session.domain) if policy is not None else None
     if said.type == "sts":
-        # DANE beside it is not listed: of that only the finding is known, no host and no records.
         return _Basis(_said_sts(session, sts))
     if said.type == "tlsa":
         return _Basis(_tlsa_key(said, session), beside=sts)
@@ -136,7 +113,7 @@ def _basis(session: Session, answered: Verdict | None) -> _Basis:
     if _enforced(answered):
         return _Basis(sts)
     if policy.mode == "testing" and not answered.enforced and answered.why != "override":
-        return _Basis(sts, testing=policy)
+        return _Basis(sts, testing=True)
     return nothing
 
 

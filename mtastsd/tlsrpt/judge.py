@@ -6,11 +6,15 @@ of them. Without one they succeeded: nothing is known against them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from mtastsd.tlsrpt.session import Detail, ResultType
+from mtastsd import names
+from mtastsd.names import NotADomain
+from mtastsd.sts.matching import allows
+from mtastsd.tlsrpt import reasons
+from mtastsd.tlsrpt.session import Detail, ResultType, is_whole
 from mtastsd.tlsrpt.tally import UNKNOWN, DomainTally, Totals
 
 
@@ -38,22 +42,23 @@ class Finding(Protocol):
 
 def judge_all(tally: DomainTally, findings: Sequence[Finding]) -> DomainTally:
     """A domain's day with every session judged."""
-    return {key: judge(totals, findings) for key, totals in tally.items()}
+    return {key: judge(totals, findings, key.mx) for key, totals in tally.items()}
 
 
-def judge(totals: Totals, findings: Sequence[Finding]) -> Totals:
+def judge(totals: Totals, findings: Sequence[Finding], patterns: Sequence[str] = ()) -> Totals:
     """The totals with their unjudged sessions among the successes or the failures.
 
-    A session whose MX host is known fails by the finding for that host and address; where that
-    address was not probed, only if all addresses of the host that were probed fail. One whose MX
-    host is not known fails only if all of best preference fail.
+    A session whose MX host is known fails if none of the policy's `patterns` lists it, else by the
+    finding for that host and address; where that address was not probed, only if all addresses
+    of the host that were probed fail. One whose MX host is not known fails only if all of best
+    preference fail.
     """
     if not totals.unjudged:
         return totals
     successes, failures = totals.successes, totals.failures
     details = dict(totals.details)
-    for (host, ip), sessions in totals.unjudged.items():
-        failed = _failed(host, ip, findings)
+    for host, sessions in _by_host(totals.unjudged).items():
+        failed = _mismatch(*host, patterns) or _failed(*host, findings)
         if not failed:
             successes += sessions
             continue
@@ -61,6 +66,35 @@ def judge(totals: Totals, findings: Sequence[Finding]) -> Totals:
         for detail in failed:
             details[detail] = details.get(detail, 0) + sessions
     return Totals(successes, failures, details)
+
+
+def _by_host(unjudged: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """The sessions by MX host, those that no log saw under `UNKNOWN`.
+
+    A log may have seen more than there are, where datagrams were lost or Postfix went by DANE. The
+    sessions are then shared out in proportion, what the division leaves to the first hosts.
+    """
+    sessions = unjudged.get(UNKNOWN, 0)
+    seen = {host: n for host, n in sorted(unjudged.items()) if host != UNKNOWN}
+    sights = sum(seen.values())
+    if sights > sessions:
+        seen = {host: n * sessions // sights for host, n in seen.items()}
+        for host in list(seen)[: sessions - sum(seen.values())]:
+            seen[host] += 1
+    else:
+        seen[UNKNOWN] = sessions - sights
+    return {host: n for host, n in seen.items() if n}
+
+
+def _mismatch(host: str, ip: str, patterns: Sequence[str]) -> list[Detail]:
+    """RFC 8461 §4.1: enforcement would not have gone to a host that no pattern lists."""
+    if not host or not patterns or not is_whole(patterns):
+        return []
+    name = names.parse(host)
+    if not isinstance(name, NotADomain) and any(allows(p, name) for p in patterns):
+        return []
+    result = ResultType.VALIDATION_FAILURE
+    return [Detail(result, mx_host=host, mx_ip=ip, reason=reasons.MX_MISMATCH)]
 
 
 def _failed(host: str, ip: str, findings: Sequence[Finding]) -> list[Detail]:

@@ -6,12 +6,12 @@ what they can know (`Session.mx_host`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from mtastsd.names import Domain
+from mtastsd.names import MAX_NAME, Domain
 
 MAX_REASON = 120
 """Characters of a failure-reason-code that are kept: OpenSSL's longest texts have some 70."""
@@ -109,3 +109,9 @@ def bounded(strings: Iterable[str]) -> tuple[str, ...]:
             break
         kept.append(text)
     return tuple(kept)
+
+
+def is_whole(patterns: Sequence[str]) -> bool:
+    """Whether `bounded` has certainly left out none of these MX patterns."""
+    size = sum(map(len, patterns))
+    return len(patterns) < MAX_STRINGS and size <= MAX_STRINGS_SIZE - MAX_NAME - len("*.")

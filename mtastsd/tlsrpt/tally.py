@@ -36,10 +36,11 @@ MAX_DETAILS = 500
 Beyond, a `Detail` of the result type alone."""
 
 MAX_UNJUDGED = 200
-"""MX hosts and addresses of a policy and day whose sessions wait for a probe. Beyond, `UNKNOWN`."""
+"""MX hosts and addresses of a policy and day under which sessions wait for a finding. Beyond, they
+are as those whose MX host no source names."""
 
 UNKNOWN = ("", "")
-"""The MX host and address of sessions whose source names none."""
+"""The key of `Totals.unjudged` under which the sessions are."""
 
 MAX_SIZE = 200_000
 """Counters that `Tallies` holds by default before it turns new ones away: some 100 MB. Only a store
@@ -62,10 +63,10 @@ class Totals:
     """The counts of one policy on one day.
 
     `details` counts failed sessions by detail; as RFC 8460 §4.3 has it they may overlap and need
-    not add up to `failures`. `unjudged` counts sessions under a testing policy by MX host and
-    address (`UNKNOWN` where the source names none): they succeeded as far as Postfix is concerned,
-    and whether they would have under enforcement is known once the MX host has been probed.
-    They are not in `successes`.
+    not add up to `failures`. `unjudged[UNKNOWN]` counts the sessions under a testing policy that
+    succeeded as far as Postfix is concerned; whether they would have under enforcement is known
+    once the MX hosts have been probed. They are not in `successes`. Its other keys are MX hosts
+    and addresses with the number of those sessions that a log saw there: no further sessions.
     """
 
     successes: int = 0
@@ -76,7 +77,7 @@ class Totals:
     @property
     def sessions(self) -> int:
         """All sessions, whatever became of them."""
-        return self.successes + self.failures + sum(self.unjudged.values())
+        return self.successes + self.failures + self.unjudged.get(UNKNOWN, 0)
 
 
 DomainTally = Mapping[PolicyKey, Totals]
@@ -87,14 +88,14 @@ DomainTally = Mapping[PolicyKey, Totals]
 class Counted:
     """What one session adds to one policy; nothing but the key where the policy is only listed.
 
-    `details` are different from each other. `unjudged` is a key of `Totals.unjudged`.
+    `details` are different from each other. `unjudged` are keys of `Totals.unjudged`.
     """
 
     key: PolicyKey
     successes: int = 0
     failures: int = 0
     details: tuple[Detail, ...] = ()
-    unjudged: tuple[str, str] | None = None
+    unjudged: tuple[tuple[str, str], ...] = ()
 
 
 # ---- merging
@@ -134,7 +135,7 @@ def _plus(a: Totals, b: Totals) -> Totals:
 
 def _capped_totals(totals: Totals) -> Totals:
     details = _capped(totals.details, MAX_DETAILS, _order_of_detail, _many_details)
-    unjudged = _capped(totals.unjudged, MAX_UNJUDGED, _order_of_host, _unknown)
+    unjudged = _capped(totals.unjudged, MAX_UNJUDGED, tuple, _unseen)
     if details is totals.details and unjudged is totals.unjudged:
         return totals
     return Totals(totals.successes, totals.failures, details, unjudged)
@@ -154,9 +155,12 @@ def _capped(
     counts: Mapping[K, int],
     limit: int,
     order: Callable[[K], tuple[str, ...]],
-    catch_all: Callable[[K], K],
+    catch_all: Callable[[K], K | None],
 ) -> Mapping[K, int]:
-    """`counts` with the first `limit` keys, the catch-alls besides, and the rest in those."""
+    """`counts` with the first `limit` keys, the catch-alls besides, and the rest in those.
+
+    A key is its own catch-all where it always stays; the counts of one that has none go.
+    """
     if len(counts) <= limit:
         return counts
     told_apart = [key for key in counts if key != catch_all(key)]
@@ -165,8 +169,9 @@ def _capped(
     told_apart.sort(key=order)
     rest = dict(counts)
     for key in told_apart[limit:]:
-        into = catch_all(key)
-        rest[into] = rest.get(into, 0) + rest.pop(key)
+        count, into = rest.pop(key), catch_all(key)
+        if into is not None:
+            rest[into] = rest.get(into, 0) + count
     return rest
 
 
@@ -178,10 +183,6 @@ def _order_of_detail(d: Detail) -> tuple[str, ...]:
     return d.result.value, d.mx_host, d.mx_ip, d.sending_ip, d.reason, d.helo, d.more
 
 
-def _order_of_host(host: tuple[str, str]) -> tuple[str, ...]:
-    return host
-
-
 def _many(key: PolicyKey) -> PolicyKey:
     return PolicyKey(key.type, MANY)
 
@@ -190,8 +191,8 @@ def _many_details(detail: Detail) -> Detail:
     return Detail(detail.result)
 
 
-def _unknown(_: tuple[str, str]) -> tuple[str, str]:
-    return UNKNOWN
+def _unseen(host: tuple[str, str]) -> tuple[str, str] | None:
+    return UNKNOWN if host == UNKNOWN else None
 
 
 # ---- adding
@@ -254,7 +255,7 @@ def add(
             tallies.size += _weight(item.key)
         row.successes += item.successes * times
         row.failures += item.failures * times
-        if item.details or item.unjudged is not None:
+        if item.details or item.unjudged:
             tallies.size += _add_variety(row, item, times)
     if len(rows) > 2 * MAX_POLICIES:
         tallies.size += _cut(rows)
@@ -265,21 +266,21 @@ def _has_all(rows: _Rows, counted: Sequence[Counted]) -> bool:
     """Whether nothing of it needs a new counter."""
     for item in counted:
         row = rows.get(item.key)
-        if row is None or not all(detail in row.details for detail in item.details):
+        if row is None:
             return False
-        if item.unjudged is not None and item.unjudged not in row.unjudged:
+        if not (row.details.keys() >= {*item.details} and row.unjudged.keys() >= {*item.unjudged}):
             return False
     return True
 
 
 def _add_variety(row: _Row, item: Counted, times: int) -> int:
-    """Count an item's details and MX host; by how many counters that made the row grow."""
+    """Count an item's details and MX hosts; by how many counters that made the row grow."""
     details, unjudged = row.details, row.unjudged
     before = len(details) + len(unjudged)
     for detail in item.details:
         details[detail] = details.get(detail, 0) + times
-    if item.unjudged is not None:
-        unjudged[item.unjudged] = unjudged.get(item.unjudged, 0) + times
+    for host in item.unjudged:
+        unjudged[host] = unjudged.get(host, 0) + times
     if len(details) > 2 * MAX_DETAILS or len(unjudged) > 2 * MAX_UNJUDGED:
         cut = _Row.of(_capped_totals(row.totals()))
         row.details, row.unjudged = cut.details, cut.unjudged
