@@ -83,7 +83,8 @@ class Attempts:
         attempt.told = event.domain
 
     def given_up(self, event: Remark) -> None:
-        """A line with a queue id: what was under way is of that delivery."""
+        """A line with a queue id: what was under way is of that delivery. An attempt on another
+        host that is still open is left over from one whose lines are missing."""
         last = self._under_way()
         if event.blame is not None:
             last = self._blamed(event.blame, last)
@@ -91,6 +92,7 @@ class Attempts:
             if last is None or attempt.queue_id or attempt.peer != last.peer:
                 break
             attempt.queue_id = event.queue_id
+        self._list = [attempt for attempt in self._list if attempt.queue_id]
 
     def _blamed(self, blame: Blame, last: Attempt | None) -> Attempt | None:
         """The attempt that the blame is on. Without STARTTLS, and where tlsproxy(8) made no
