@@ -221,7 +221,9 @@ def read(message: str) -> Event | None:
         return Remark(queued["id"], _blame(queued["text"]))
     for sign, reader in _READERS:
         if sign in text:
-            return reader(text)
+            event = reader(text)
+            if event is not None:  # else it was in a certificate's text
+                return event
     return None
 
 

@@ -34,7 +34,6 @@ from mtastsd.postfix.maillines import (
     Established,
     LibraryError,
     Peer,
-    Remark,
     Skipped,
     Told,
     Wrong,
@@ -149,10 +148,10 @@ class MailLog:
             case Skipped():
                 if len(process.skipped) < MAX_ATTEMPTS:
                     process.skipped[event] = None
-            case Remark():
-                process.attempts.given_up(event)
             case Delivered():
                 return self._delivered(process, event, key[0], at)
+            case _:
+                process.attempts.given_up(event)
         return ()
 
     def _process(self, key: _Key, at: float) -> _Process:

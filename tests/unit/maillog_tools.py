@@ -16,6 +16,12 @@ SENT = "status=sent (250 2.0.0 Ok: kept)"
 NOT_VERIFIED = "Server certificate not verified"
 NO_HANDSHAKE = "Cannot start TLS: handshake failure"
 
+OK = "counted example.com success a.example.com[192.0.2.1]"
+OK_B = "counted example.com success b.example.com[192.0.2.2]"
+
+VERIFY = "certificate verification failed for"
+RESUMED = f"{A}: re-using session with untrusted certificate, look for details earlier in the log"
+
 CIPHER = "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits) key-exchange x25519"
 
 
@@ -24,7 +30,7 @@ def established(peer: str = A, word: str = "Verified") -> str:
 
 
 def untrusted(peer: str = A) -> str:
-    return f"certificate verification failed for {peer}: untrusted issuer /CN=Nobody"
+    return f"{VERIFY} {peer}: untrusted issuer /CN=Nobody"
 
 
 def told(peer: str = A, failure: str = "", domain: str = "example.com") -> str:
@@ -65,6 +71,10 @@ def shown(session: Session) -> str:
     assert session.source == "log"
     assert session.policy == PolicyKey("no-policy-found", session.domain)
     return " ".join(words)
+
+
+def failure(what: str, host: str = "a.example.com[192.0.2.1]", domain: str = "example.com") -> str:
+    return f"counted {domain} failure {host} {what}"
 
 
 def run(lines: Iterable[str], *, beside: bool = False, log: MailLog | None = None) -> list[str]:

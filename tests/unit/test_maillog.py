@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mtastsd.names import Domain
-from mtastsd.postfix import maillog
 from mtastsd.postfix.maillog import MailLog
 from mtastsd.postfix.syslog import LogLine, parse_line
 from mtastsd.tlsrpt.session import Detail, PolicyKey, ResultType, Session
@@ -16,14 +15,17 @@ from tests.unit.maillog_tools import (
     CIPHER,
     NO_HANDSHAKE,
     NOT_VERIFIED,
+    OK,
+    OK_B,
+    VERIFY,
     A,
     B,
     established,
+    failure,
     run,
     shown,
     to,
     told,
-    unlisted,
     untrusted,
 )
 
@@ -104,13 +106,6 @@ def test_a_session_of_the_log() -> None:
 
 
 # ---- successes
-
-OK = "counted example.com success a.example.com[192.0.2.1]"
-OK_B = "counted example.com success b.example.com[192.0.2.2]"
-
-
-def failure(what: str, host: str = "a.example.com[192.0.2.1]", domain: str = "example.com") -> str:
-    return f"counted {domain} failure {host} {what}"
 
 
 @pytest.mark.parametrize("word", ["Anonymous", "Untrusted", "Trusted", "Verified"])
@@ -214,7 +209,6 @@ def test_only_a_session_without_starttls_is_for_the_log_alone() -> None:
 # ---- failures
 
 H = "a.example.com[192.0.2.1]"
-VERIFY = "certificate verification failed for"
 
 
 @pytest.mark.parametrize(
@@ -443,28 +437,3 @@ def test_local_faults_are_not_reported(line: str) -> None:
     assert run([line, to("none", "client TLS configuration problem")]) == []
     assert run([line, to(A, "TLS is required, but our TLS engine is unavailable")]) == []
     assert run([line, established(), to()]) == [OK]
-
-
-# ---- resumed sessions
-
-RESUMED = f"{A}: re-using session with untrusted certificate, look for details earlier in the log"
-
-
-def test_a_resumed_session_has_the_fault_of_the_first() -> None:
-    expired = f"server {VERIFY} {A}: certificate has expired"
-    first = [expired, established(word="Untrusted"), to(A, NOT_VERIFIED)]
-    again = [f"smtp[2]|{RESUMED}", f"smtp[2]|{established(word='Untrusted')}",
-             f"smtp[2]|{to(A, NOT_VERIFIED, queue_id='ABCDEF12345')}"]  # fmt: skip
-    assert run(first + again) == [failure("certificate-expired")] * 2
-    # a broken handshake says nothing of the certificate
-    broken = [f"smtp[3]|SSL_connect error to {A}: lost connection"]
-    assert run(first + broken + again) == [failure("certificate-expired")] * 2
-
-
-def test_what_is_remembered_of_mx_hosts_is_bounded() -> None:
-    log = MailLog()
-    for n in range(maillog.MAX_FAULTS + 10):
-        ip = f"10.0.{n // 256}.{n % 256}"
-        log.feed("postfix/tlsproxy", 1, untrusted(f"mx.example.com[{ip}]:25"), AT)
-    assert log.held == maillog.MAX_FAULTS + maillog.MAX_NOTES
-    assert not run([unlisted()], log=log)
