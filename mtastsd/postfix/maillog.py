@@ -301,7 +301,7 @@ def _left_out(skipped: Skipped, domain: Domain, at: float, *, counts: bool) -> S
     of = skipped.domain or domain
     detail = Detail(skipped.fault.result, mx_host=skipped.host, reason=skipped.fault.reason)
     policy = PolicyKey("no-policy-found", of)
-    return Session(at, of, policy, False, (detail,), skipped.host, "", "log", counts)
+    return Session(at, of, policy, False, (detail,), skipped.host, "", "log", counts, log_only=True)
 
 
 def _session(

@@ -26,6 +26,7 @@ from tests.unit.maillog_tools import (
     shown,
     to,
     told,
+    unlisted,
     untrusted,
 )
 
@@ -199,11 +200,19 @@ def test_levels_of_postfix_3_11(tls: str, wanted: list[str]) -> None:
     assert run([told(), to(tls=tls)]) == [OK]
 
 
-def test_only_a_session_without_starttls_is_for_the_log_alone() -> None:
-    (session,) = MailLog().feed("postfix/smtp", 1, to(tls="may:none"), AT)
+def test_what_no_datagram_tells_of() -> None:
+    """A session without STARTTLS at an opportunistic level, an MX host that was skipped."""
+    log = MailLog()
+    (session,) = log.feed("postfix/smtp", 1, to(tls="may:none"), AT)
     assert session.log_only
-    (session,) = MailLog().feed("postfix/smtp", 1, to(tls="may"), AT)
+    (session,) = log.feed("postfix/smtp", 2, to(tls="may"), AT)
     assert not session.log_only
+    (session,) = log.feed("postfix/smtp", 3, to("none", "TLSA records unusable"), AT)
+    assert session.log_only
+    log.feed("postfix/smtp", 4, established(), AT)
+    log.feed("postfix/smtp", 4, unlisted(), AT)
+    session, skipped = log.feed("postfix/smtp", 4, to(), AT)
+    assert (session.log_only, skipped.log_only) == (False, True)
 
 
 # ---- failures
