@@ -18,15 +18,14 @@ from mtastsd.config import Settings
 from mtastsd.listeners import Listeners
 from mtastsd.log import Log, set_level
 from mtastsd.metrics import Metrics
-from mtastsd.net.dns import DnsResolver, DnsSettings
-from mtastsd.net.https import FetchSettings, HttpsPolicyFetcher
+from mtastsd.net.dns import DnsResolver
+from mtastsd.net.https import HttpsPolicyFetcher
 from mtastsd.ports import Clock, PolicyStore
 from mtastsd.server import commands, probe
 from mtastsd.server.admin import AdminServer
 from mtastsd.server.http import HttpServer
 from mtastsd.server.lookups import Lookups
 from mtastsd.server.socketmap import SocketmapServer
-from mtastsd.service import current
 from mtastsd.service.branches import DaneBranches, StsBranches
 from mtastsd.service.control import Control
 from mtastsd.service.current import Current
@@ -37,6 +36,7 @@ from mtastsd.service.refresh import Refresher
 from mtastsd.store.errors import StoreError
 from mtastsd.store.sqlite import SqliteStore
 from mtastsd.systemd import Systemd
+from mtastsd.wiring import dns_settings, fetch_settings, rule_settings
 
 STATUS_EVERY = 30.0
 """Seconds between two status texts for systemd."""
@@ -238,25 +238,6 @@ class Daemon:
             else:
                 self._systemd.alive()
             await self._clock.sleep(within / 3)
-
-
-def rule_settings(settings: Settings) -> current.Settings:
-    """The part that the rules take."""
-    return current.Settings(settings.rules(), settings.timing(), settings.overrides())
-
-
-def dns_settings(settings: Settings) -> DnsSettings:
-    """`[dns]` for the resolver."""
-    servers = tuple(address.host_port for address in settings.dns.nameservers)
-    return DnsSettings(servers, settings.dns.timeout, settings.dns.dnssec)
-
-
-def fetch_settings(settings: Settings) -> FetchSettings:
-    """`[fetch]` for the fetcher."""
-    fetch = settings.fetch
-    return FetchSettings(
-        fetch.timeout, fetch.max_bytes, fetch.allow_private_addresses, fetch.ca_file
-    )
 
 
 async def open_store(settings: Settings, clock: Clock, log: Log) -> PolicyStore:

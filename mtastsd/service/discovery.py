@@ -89,6 +89,14 @@ class Discovery:
         self._known.use(hop.domain)
         return Answered(self._decide(hop.domain, sts, dane, now), "memory")
 
+    def remembered(self, domain: Domain) -> Verdict | None:
+        """What would be answered for a domain from memory alone, due or not; None for nothing."""
+        sts = self._known.sts(domain)
+        if sts is None:
+            return None
+        dane = self._known.dane(NextHop(domain))
+        return self._decide(domain, sts, dane, self._clock.now())
+
     async def verdict(self, hop: NextHop, deadline: float) -> Answered:
         """The verdict for a next hop within `deadline` seconds."""
         loop = asyncio.get_running_loop()

@@ -40,7 +40,9 @@ PORTS = frozenset({"ports"})
 ADAPTERS = frozenset({"clock", "net", "store", "systemd"})
 AIDS = frozenset({"log", "metrics"})
 """For all who do something; rules neither log nor count."""
-FACES = frozenset({"__main__", "cli", "config", "daemon", "listeners"})
+FACES = frozenset(
+    {"__main__", "cli", "collecting", "config", "daemon", "listeners", "reporting", "wiring"}
+)
 
 LAYERS: dict[str, frozenset[str]] = {
     "rules": RULES,
@@ -72,8 +74,11 @@ MAY: dict[str, frozenset[str]] = {
 FACES_MAY: dict[str, frozenset[str]] = {
     "config": frozenset(),
     "listeners": frozenset({"config"}),
-    "daemon": frozenset({"config", "listeners"}),
-    "cli": frozenset({"config", "daemon", "listeners"}),
+    "wiring": frozenset({"config"}),
+    "collecting": frozenset({"config", "wiring"}),
+    "reporting": frozenset({"config", "wiring"}),
+    "daemon": frozenset({"collecting", "config", "listeners", "reporting", "wiring"}),
+    "cli": FACES - {"__main__", "cli"},
     "__main__": frozenset({"cli"}),
 }
 

@@ -1,0 +1,263 @@
+"""Closes days: for each domain that was mailed, a report and where it goes, or why there is none.
+
+The store is the state. A day is closed domain by domain, each in one transaction, so that an
+outage in the middle, or one that lasts for days, loses nothing and reports nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from mtastsd.answers import Answer, DnsError
+from mtastsd.log import Log
+from mtastsd.names import Domain
+from mtastsd.ports import Clock, Delivery, Outbox, Report, Resolver, StoreUnavailable, TallyStore
+from mtastsd.service.known import JumpGuard
+from mtastsd.service.reading import read_txt
+from mtastsd.tlsrpt import record as records
+from mtastsd.tlsrpt.judge import judge_all
+from mtastsd.tlsrpt.record import Https, Mailto, Record
+from mtastsd.tlsrpt.tally import SECONDS, Day, DomainTally, day_of
+
+EVERY = 30.0
+"""Seconds between two looks at what is due."""
+
+PAGE = 500
+"""Domains of a day that are looked at together."""
+
+AT_ONCE = 20
+"""Domains settled at once: each asks one DNS question."""
+
+ASK_AGAIN = 900.0
+"""Seconds before `_smtp._tls` is asked for again after a DNS error."""
+
+MAX_PUT_OFF = 100_000
+"""Domains remembered as put off by a DNS error; one that is forgotten is asked for earlier."""
+
+Settled = Literal[
+    "reported",
+    "no-record",  # nobody there wants reports
+    "bad-record",
+    "no-destination",  # no URI of the record can be used
+    "suppressed",
+    "looped",  # no more sessions than report mails of our own
+    "nothing",  # no session
+    "dns-error",  # for as long as a report would have been tried
+]
+
+Build = Callable[[Day, Domain, DomainTally, float], Report]
+"""Day, domain, judged tally and the time now to the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """A policy domain, or a rua (address or URL), that gets nothing until that wall time."""
+
+    to: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRules:
+    """`[report]` as the services obey it. Spans are seconds, `max_bytes` octets a destination
+    and day, as is `max_per_destination`."""
+
+    delay: float
+    retry: float
+    keep: float
+    max_per_destination: int
+    max_bytes: int
+    suppress: tuple[Suppression, ...] = ()
+
+    def suppressed(self, now: float, *names: str) -> bool:
+        """Whether one of the names is on the list now."""
+        wanted = {name.lower() for name in names}
+        return any(s.to.lower() in wanted and now < s.until for s in self.suppress)
+
+
+def due_at(day: Day, domain: Domain, delay: float) -> float:
+    """When a domain's day is reported: spread over `delay` after the day's end, by its name, so
+    that it comes at the same hour each day and no two relays need agree (RFC 8460 §4.1)."""
+    digest = hashlib.blake2b(domain.encode("ascii"), digest_size=8).digest()
+    return (day + 1) * SECONDS + delay * int.from_bytes(digest, "big") / 2**64
+
+
+class Reporter:
+    """Settles what is due."""
+
+    def __init__(
+        self,
+        tallies: TallyStore,
+        outbox: Outbox,
+        rules: ReportRules,
+        build: Build,
+        *,
+        resolver: Resolver,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._tallies = tallies
+        self._outbox = outbox
+        self._rules = rules
+        self._build = build
+        self._resolver = resolver
+        self._clock = clock
+        self._log = log
+        self._again: dict[tuple[Day, Domain], float] = {}
+
+    async def run(self) -> None:
+        """A round every `EVERY`, for ever."""
+        guard = JumpGuard(self._clock)
+        while True:
+            if guard.steady():
+                try:
+                    await self.round()
+                except StoreUnavailable as error:
+                    self._log.error("store-unavailable", doing="report", reason=str(error))
+            else:
+                # A clock that jumped would close a day that isn't over.
+                self._log.warning("clock-jump", skipped="reports")
+            await self._clock.sleep(EVERY)
+
+    async def round(self) -> None:
+        """Settle every domain of every past day that is due. Raises StoreUnavailable."""
+        now = self._clock.now()
+        for day in await self._tallies.days(before=day_of(now)):
+            await self._close(day, now)
+        await self._tallies.forget_days(before=Day(day_of(now - self._rules.keep)))
+        await self._outbox.forget_reports(before=now - self._rules.keep)
+
+    async def _close(self, day: Day, now: float) -> None:
+        after = ""
+        while True:
+            page = await self._tallies.waiting(day, after=after, limit=PAGE)
+            due = [domain for domain in page if self._due(day, domain, now)]
+            places = asyncio.Semaphore(AT_ONCE)
+            async with asyncio.TaskGroup() as group:
+                for domain in due:
+                    group.create_task(self._one(day, domain, places))
+            if len(page) < PAGE:
+                return
+            after = page[-1]
+
+    def _due(self, day: Day, domain: Domain, now: float) -> bool:
+        at = due_at(day, domain, self._rules.delay)
+        return now >= max(at, self._again.get((day, domain), 0.0))
+
+    async def _one(self, day: Day, domain: Domain, places: asyncio.Semaphore) -> None:
+        async with places:
+            try:
+                await self.settle(day, domain)
+            except StoreUnavailable as error:
+                self._log.error("store-unavailable", doing="report", reason=str(error))
+            except Exception as bug:
+                # One domain must not hold up the day of all others.
+                self._put_off(day, domain)
+                self._log.error("bug", exc=bug, day=date_of(day), domain=domain)
+
+    async def settle(self, day: Day, domain: Domain) -> Settled | None:
+        """Close a domain's day; why it ended as it did, None where it is tried again later."""
+        now = self._clock.now()
+        tally = judge_all(
+            await self._tallies.tally(day, domain), await self._tallies.findings(day, domain)
+        )
+        sessions = sum(totals.sessions for totals in tally.values())
+        if not sessions and not any(totals.details for totals in tally.values()):
+            return await self._end(day, domain, "nothing")
+        if sessions <= await self._outbox.mailed_to(day, domain):
+            return await self._end(day, domain, "looped")
+        if self._rules.suppressed(now, domain):
+            return await self._end(day, domain, "suppressed")
+        found = await self._record(day, domain, now)
+        if not isinstance(found, Record):
+            return await self._end(day, domain, found) if found is not None else None
+        deliveries = await self._deliveries(day, domain, found, now)
+        if not deliveries:
+            return await self._end(day, domain, "no-destination")
+        report = await asyncio.to_thread(self._build, day, domain, tally, now)
+        rows = [delivery(report.report_id) for delivery in deliveries]
+        return await self._end(day, domain, "reported", report, rows)
+
+    async def _record(self, day: Day, domain: Domain, now: float) -> Record | Settled | None:
+        answer = await read_txt(self._resolver, "_smtp._tls", domain)
+        if isinstance(answer, DnsError):
+            if now >= due_at(day, domain, self._rules.delay) + self._rules.retry:
+                return "dns-error"
+            self._put_off(day, domain)
+            return None
+        selected = records.select(answer.records if isinstance(answer, Answer) else ())
+        match selected:
+            case records.NoRecord():
+                return "no-record"
+            case records.BadRecord(why=why):
+                self._log.info("rua-record-bad", domain=domain, why=why)
+                return "bad-record"
+            case Record(rejected=rejected):
+                for uri in rejected:
+                    self._log.info("rua-unusable", domain=domain, uri=uri.uri, why=uri.why)
+                return selected
+
+    def _put_off(self, day: Day, domain: Domain) -> None:
+        self._again[day, domain] = self._clock.now() + ASK_AGAIN
+        while len(self._again) > MAX_PUT_OFF:
+            self._again.pop(next(iter(self._again)))
+
+    async def _deliveries(
+        self, day: Day, domain: Domain, record: Record, now: float
+    ) -> Sequence[Callable[[str], Delivery]]:
+        """A row for each destination, all that is missing the report's id."""
+        rows: list[Callable[[str], Delivery]] = []
+        for destination in record.destinations:
+            uri = destination.uri
+            reports, octets = await self._outbox.destination_load(day, uri)
+            why = ""
+            if self._rules.suppressed(now, uri, _short(destination)):
+                why = "on the suppress list"
+            elif reports >= self._rules.max_per_destination or octets >= self._rules.max_bytes:
+                # RFC 8460 §7: whoever points many domains at one mailbox makes a flood.
+                why = "over the limit of a day for one destination"
+                self._log.warning("rua-limit", domain=domain, destination=uri, reports=reports)
+            rows.append(self._row(uri, now, why))
+        return rows
+
+    def _row(self, uri: str, now: float, why: str) -> Callable[[str], Delivery]:
+        def row(report_id: str) -> Delivery:
+            state: Literal["suppressed", "waiting"] = "suppressed" if why else "waiting"
+            done = now if why else 0.0
+            return Delivery(report_id, uri, state, 0, now, now + self._rules.retry, why, done)
+
+        return row
+
+    async def _end(
+        self,
+        day: Day,
+        domain: Domain,
+        why: Settled,
+        report: Report | None = None,
+        to: Sequence[Delivery] = (),
+    ) -> Settled:
+        if await self._outbox.settle(day, domain, why, report, to):
+            level = self._log.info if report is not None else self._log.debug
+            level(
+                "day-closed",
+                day=date_of(day),
+                domain=domain,
+                why=why,
+                report=report.report_id if report else None,
+                destinations=len(to) or None,
+            )
+        return why
+
+
+def _short(destination: Mailto | Https) -> str:
+    return destination.address if isinstance(destination, Mailto) else destination.host
+
+
+def date_of(day: Day) -> str:
+    """`2026-11-24`."""
+    return date.fromordinal(day + date(1970, 1, 1).toordinal()).isoformat()
