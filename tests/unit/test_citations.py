@@ -22,7 +22,7 @@ _CITED = re.compile(
     r"\bRFC (?P<number>[0-9]+)|§(?P<section>(?:[0-9]+|[A-Z])(?:\.[0-9]+)*)(?![0-9A-Za-z])"
 )
 _ODD = re.compile(
-    r"\bRFC[0-9-]|\brfc ?[0-9]|\bRFC [0-9]+,? ?\(?(?:[Ss]ection|[Ss]ec\.|[Aa]ppendix)"
+    r"\bRFC[0-9-]|(?<!message/)\brfc ?[0-9]|\bRFC [0-9]+,? ?\(?(?:[Ss]ection|[Ss]ec\.|[Aa]ppendix)"
     r"|\b[Ss]ections? [0-9]|§(?![0-9A-Z])|§[A-Z]{2}"
 )
 _URL = re.compile(r"https?://\S+")
@@ -108,6 +108,7 @@ def test_what_is_wrong_is_caught(text: str) -> None:
         "RFC 5234 §B.1",
         "RFC 7672 §3.1: usages. PKIX can't be used (§3.1.3).",
         "https://www.rfc-editor.org/rfc/rfc8461#section-3.1",
+        "a part of type message/rfc822",
     ],
 )
 def test_what_is_right_is_not(text: str) -> None:
