@@ -121,6 +121,23 @@ class Metrics:
         self.tally_pending = Gauge(
             "mtastsd_tally_pending", "Domains whose results wait to be written", registry=r
         )
+        self.deliveries = Gauge(
+            "mtastsd_report_deliveries",
+            "Report deliveries kept in the store, by state",
+            ["state"],
+            registry=r,
+        )
+        self.days_closed = Gauge(
+            "mtastsd_report_domains",
+            "Domains and days closed and kept in the store, by what became of them",
+            ["why"],
+            registry=r,
+        )
+        self.oldest_waiting = Gauge(
+            "mtastsd_report_oldest_waiting_seconds",
+            "Age of the oldest report that still waits to be delivered, 0 for none",
+            registry=r,
+        )
         self.validating = Gauge(
             "mtastsd_dns_validating", "1 if a resolver that validates is at hand", registry=r
         )

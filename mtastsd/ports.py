@@ -312,6 +312,18 @@ class Outbox(Protocol):
 
     async def mailed_to(self, day: Day, domain: Domain) -> int: ...
 
+    async def settled(self, day: Day, *, after: str, limit: int) -> Sequence[tuple[Domain, str]]:
+        """The settled domains of a day and why, in order of name, behind `after`."""
+        ...
+
+    async def destination_load(self, day: Day, destination: str) -> tuple[int, int]:
+        """Reports of a day for one destination so far, and their octets; suppressed ones apart."""
+        ...
+
+    async def counts(self) -> Mapping[str, int]:
+        """Deliveries by state, and domains settled by why as `settled-WHY`."""
+        ...
+
     async def waiting_since(self) -> tuple[int, float]:
         """How many deliveries wait, and the creation time of the oldest report among them (0)."""
         ...
