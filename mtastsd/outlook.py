@@ -86,11 +86,14 @@ def outlook(verdict: Verdict, reading: HostReading, probe: Probe | None, now: fl
 
 
 def best(outlooks: Iterable[Outlook]) -> Outlook:
-    """That of a host with several addresses: Postfix tries each, and one that works will do."""
+    """That of a host with several addresses: Postfix tries each, and one that works will do.
+
+    A refusal is told before an address that says nothing: many machines have no IPv6.
+    """
     found = list(outlooks)
     passing = [o for o in found if o.passes]
-    unknown = [o for o in found if o.passes is None]
-    return next(iter(passing + unknown + found), Outlook(None, "not-probed"))
+    refused = [o for o in found if o.passes is False]
+    return next(iter(passing + refused + found), Outlook(None, "not-probed"))
 
 
 def _need(verdict: Verdict, reading: HostReading) -> Need | Outlook:

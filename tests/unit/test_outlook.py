@@ -181,6 +181,7 @@ def test_the_best_of_several_addresses() -> None:
     failing = Outlook(False, "expired")
     for order in permutations([passing, unknown, failing]):
         assert best(order) == passing
-    assert best([failing, unknown]) == unknown
+    assert best([unknown, failing]) == failing
+    assert best([unknown, Outlook(None, "timeout")]) == unknown
     assert best([failing, Outlook(False, "untrusted")]) == failing
     assert best([]) == Outlook(None, "not-probed")
