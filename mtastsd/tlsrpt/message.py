@@ -59,22 +59,12 @@ def compose(
     time for Date in seconds since 1970. ValueError where an argument is unfit for a header,
     which only a bug can make it.
     """
-    submitter = Identity(report.organization_name, report.contact_info).submitter
     boundary = f"=_{hashlib.sha256(body).hexdigest()[:40]}"
-    ident = report.report_id if "@" in report.report_id else f"{report.report_id}@{submitter}"
-    subject = f"Report Domain: {domain} Submitter: {submitter} Report-ID: <{ident}>"
     lines = [
         *_field("From", *_phrase(report.organization_name), f"<{sender}>"),
         *_field("To", f"<{to.address}>"),
         *_field("Date", *_date(at).split(" ")),
-        *_field("Subject", *subject.split(" ")),
-        *_field("Message-ID", f"<{ident}>"),
-        # RFC 3834 §5: no out-of-office replies.
-        *_field("Auto-Submitted", "auto-generated"),
-        *_field("TLS-Report-Domain", domain),
-        *_field("TLS-Report-Submitter", submitter),
-        # RFC 8460 §3: it must arrive although TLS fails, which RFC 8689 §3 has a field for.
-        *_field("TLS-Required", "No"),
+        *_fields_of(report, domain),
         *_field("MIME-Version", "1.0"),
         *_field(
             "Content-Type", "multipart/report;", 'report-type="tlsrpt";', f'boundary="{boundary}"'
@@ -95,6 +85,23 @@ def compose(
         "",
     ]
     return "\r\n".join(lines).encode("ascii")
+
+
+def _fields_of(report: Report, domain: Domain) -> list[str]:
+    """The fields that say which report it is, the same to every destination."""
+    submitter = Identity(report.organization_name, report.contact_info).submitter
+    ident = report.report_id if "@" in report.report_id else f"{report.report_id}@{submitter}"
+    subject = f"Report Domain: {domain} Submitter: {submitter} Report-ID: <{ident}>"
+    return [
+        *_field("Subject", *subject.split(" ")),
+        *_field("Message-ID", f"<{ident}>"),
+        # RFC 3834 §5: no out-of-office replies.
+        *_field("Auto-Submitted", "auto-generated"),
+        *_field("TLS-Report-Domain", domain),
+        *_field("TLS-Report-Submitter", submitter),
+        # RFC 8460 §3: it must arrive although TLS fails, which RFC 8689 §3 has a field for.
+        *_field("TLS-Required", "No"),
+    ]
 
 
 _WORD = re.compile(r"[\x20-\x7e]+", re.ASCII)
