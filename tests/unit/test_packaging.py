@@ -65,8 +65,11 @@ def section(name: str) -> str:
 def test_the_manual_lists_each_log_event_and_no_other() -> None:
     events = log_events()
     assert {"ready", "lookup", "policy-fetched"} <= events  # the search still finds them
-    listed = re.findall(r"(?m)^\.It Li ([a-z-]+)", section("DIAGNOSTICS"))
-    assert sorted(listed) == sorted(events)
+    begun = tuple(event for event in events if event.endswith("-"))  # the rest is a state's name
+    listed = set(re.findall(r"(?m)^\.It Li ([a-z-]+)$", section("DIAGNOSTICS")))
+    assert events - set(begun) <= listed, "log events that mtastsd(8) lacks"
+    assert not {event for event in listed - events if not event.startswith(begun)}
+    assert all(any(event.startswith(start) for event in listed) for start in begun)
 
 
 def test_the_manual_lists_each_metric_and_no_other() -> None:
