@@ -41,6 +41,19 @@ def test_the_manual_has_each_command(words: tuple[str, ...]) -> None:
     assert re.search(rf"(?m)^\.It Cm {re.escape(' '.join(words))}( |$)", MAN)
 
 
+@pytest.mark.parametrize("words", list(commands(main)), ids=" ".join)
+def test_the_manual_has_each_option(words: tuple[str, ...]) -> None:
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), word)
+        assert found is not None
+        command = found
+    options = [o for p in command.params if isinstance(p, click.Option) for o in p.opts]
+    for option in options:
+        assert f"Fl Fl {option.removeprefix('--')}" in MAN, option
+
+
 def test_the_manual_has_no_command_that_is_not_there() -> None:
     known = {" ".join(words) for words in commands(main)}
     described = re.findall(r"(?m)^\.It Cm ([a-z]+(?: [a-z]+)?)", MAN)
