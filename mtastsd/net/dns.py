@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mtastsd.addresses import InetAddress
 from mtastsd.answers import (
@@ -254,7 +254,7 @@ class DnsResolver:
         return wire.worst(errors)
 
     async def _try(
-        self, server: Server, asked: wire.Question, value: Callable[[Any], T]
+        self, server: Server, asked: wire.Question, value: wire.Value[T]
     ) -> Answer[T] | NoData | DnsError:
         found: Answer[T] | NoData | DnsError
         try:

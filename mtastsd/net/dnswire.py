@@ -1,8 +1,7 @@
 """DNS messages: a question to octets, and the octets of a response to the values of `answers`.
 
 No I/O. What a server sends is bounded before it is parsed, and every response that can't be read
-is a `DnsError`, never an exception. dnspython reads the message; the query, which is always the
-same but for name and type, is put together here.
+is a `DnsError`, never an exception.
 """
 
 from __future__ import annotations
@@ -12,26 +11,12 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
-
-import dns.exception
-import dns.flags
-import dns.message
-import dns.name
-import dns.rcode
-import dns.rdataclass
-import dns.rdatatype
-import dns.rrset
-from dns.rdata import Rdata
-from dns.rdatatype import RdataType
-from dns.rdtypes.ANY.MX import MX as MxRdata
-from dns.rdtypes.ANY.TLSA import TLSA as TlsaRdata
-from dns.rdtypes.ANY.TXT import TXT as TxtRdata
-from dns.rdtypes.IN.A import A as ARdata
-from dns.rdtypes.IN.AAAA import AAAA as AaaaRdata
+from typing import Final, Generic, TypeVar
 
 from mtastsd import names
 from mtastsd.answers import AddressAnswer, Answer, DnsError, DnsWhy, Mx, NoData, Tlsa
+from mtastsd.net import dnsrecords as records
+from mtastsd.net.dnsrecords import HEADER, Malformed, Record, Sections
 
 T = TypeVar("T")
 
@@ -45,21 +30,18 @@ MAX_CHAIN = 8
 
 MAX_RRS = 256
 """Records in all sections of a response. TCP carries some 4,000, which would hold up the event
-loop for 50 ms; no mail domain comes near this."""
+loop for long; no mail domain comes near this."""
 
-_HEAD = struct.Struct("!HHHHHH")
 _HEAD_START = struct.Struct("!HHH")
-_OPCODE = 0x7800
+_QR, _OPCODE, _TC, _RD, _AD = 0x8000, 0x7800, 0x0200, 0x0100, 0x0020
+_NOERROR, _NXDOMAIN, _REFUSED = 0, 3, 5
 
 # RFC 6840 §5.7: AD in a query asks for the AD bit of the answer, without the RRSIGs that DO brings.
-_QUERY_FLAGS = int(dns.flags.RD | dns.flags.AD)
-_OPT = b"\0" + struct.pack("!HHIH", RdataType.OPT, MAX_UDP, 0, 0)
+_QUERY_FLAGS = _RD | _AD
+_OPT = records.ROOT + struct.pack("!HHIH", records.OPT, MAX_UDP, 0, 0)
 
-# Owner, type, any UDP size, extended rcode and version 0, any flags, no options (RFC 6891 §6.1.2).
-_EMPTY_OPT = re.compile(rb"\0\0\x29..\0\0..\0\0", re.DOTALL)
-
-# What mail hosts are made of, and no escapes: an owner name that dnspython renders as `a\.b` must
-# not come back as two labels.
+# What mail hosts are made of, and no escapes: an owner name that came as `a\046b` must not be asked
+# for as two labels.
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII)
 
 _RANK: Final[tuple[DnsWhy, ...]] = (
@@ -73,12 +55,16 @@ _RANK: Final[tuple[DnsWhy, ...]] = (
 )
 
 
+Value = Callable[[bytes, int, int], T]
+"""A message and the bounds of one record's data in it, to a value. Raises Malformed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
     """A record type: its number, and how the data of one record becomes a value."""
 
     rdtype: int
-    value: Callable[[Any], T]
+    value: Value[T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +76,7 @@ class Question:
     section: bytes
 
 
-ROOT_SOA: Final = Question("", RdataType.SOA, b"\0" + struct.pack("!HH", RdataType.SOA, 1))
+ROOT_SOA: Final = Question("", records.SOA, records.ROOT + struct.pack("!HH", records.SOA, 1))
 """What a probe asks: the root is signed, every resolver has its SOA at hand."""
 
 
@@ -111,7 +97,7 @@ def question(name: str, rdtype: int) -> Question | None:
 
 def query(asked: Question, ident: int) -> bytes:
     """The whole query: recursion and the AD bit desired, EDNS with our UDP size."""
-    return _HEAD.pack(ident, _QUERY_FLAGS, 1, 0, 0, 1) + asked.section + _OPT
+    return HEADER.pack(ident, _QUERY_FLAGS, 1, 0, 0, 1) + asked.section + _OPT
 
 
 def matches(asked: Question, ident: int, message: bytes) -> bool:
@@ -120,126 +106,122 @@ def matches(asked: Question, ident: int, message: bytes) -> bool:
     The source is the connected socket's matter. Names compare without case (RFC 4343 §3).
     """
     size = len(asked.section)
-    if len(message) < _HEAD.size + size:
+    if len(message) < HEADER.size + size:
         return False
     got, flags, count = _HEAD_START.unpack_from(message)
-    if got != ident or not flags & dns.flags.QR or flags & _OPCODE or count != 1:
+    if got != ident or not flags & _QR or flags & _OPCODE or count != 1:
         return False
-    echoed = message[_HEAD.size : _HEAD.size + size]
+    echoed = message[HEADER.size : HEADER.size + size]
     return echoed[:-4].lower() == asked.section[:-4] and echoed[-4:] == asked.section[-4:]
 
 
 def truncated(message: bytes) -> bool:
     """Whether a response that `matches` is to be asked for again over TCP."""
-    return bool(message[2] & 0x02)
+    return bool(message[2] & _TC >> 8)
 
 
-def read(
-    asked: Question, value: Callable[[Any], T], message: bytes
-) -> Answer[T] | NoData | DnsError:
+def read(asked: Question, value: Value[T], message: bytes) -> Answer[T] | NoData | DnsError:
     """What a response that `matches` says. `secure` is its AD bit, whoever sent it."""
-    _, flags, _, *counts = _HEAD.unpack_from(message)
+    _, flags, _, *counts = HEADER.unpack_from(message)
     if sum(counts) > MAX_RRS:
         return DnsError("malformed")
     try:
-        parsed = dns.message.from_wire(_without_opt(message, counts[-1]))
-        rcode = parsed.rcode()
-    except (dns.exception.DNSException, ValueError):
+        sections = records.read(message, HEADER.size + len(asked.section))
+        if sections.rcode not in (_NOERROR, _NXDOMAIN):
+            return DnsError("refused" if sections.rcode == _REFUSED else "servfail")
+        return _follow(asked, value, message, sections, bool(flags & _AD))
+    except Malformed:
         return DnsError("malformed")
-    if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-        return DnsError("refused" if rcode == dns.rcode.REFUSED else "servfail")
-    return _follow(asked, value, parsed, bool(flags & dns.flags.AD))
-
-
-def _without_opt(message: bytes, additional: int) -> bytes:
-    """The message less an OPT record that says nothing: reading it takes a third of the time.
-
-    Where the last octets only look like one, the cut leaves junk, and the message is malformed.
-    """
-    if additional == 1 and _EMPTY_OPT.fullmatch(message[-len(_OPT) :]):
-        return message[: _HEAD.size - 2] + b"\0\0" + message[_HEAD.size : -len(_OPT)]
-    return message
 
 
 def _follow(
-    asked: Question, value: Callable[[Any], T], message: dns.message.Message, secure: bool
+    asked: Question, value: Value[T], message: bytes, sections: Sections, secure: bool
 ) -> Answer[T] | NoData | DnsError:
-    owner = message.question[0].name
-    exists = message.rcode() != dns.rcode.NXDOMAIN
+    owner = asked.section[:-4]
+    exists = sections.rcode != _NXDOMAIN
     ttls: list[int] = []
     while len(ttls) <= MAX_CHAIN:
-        found = _rrset(message.answer, owner, asked.rdtype)
-        if found is not None:
+        found = _rrset(sections.answer, owner, asked.rdtype)
+        if found:
             if not exists:
                 return DnsError("malformed")
-            name = _text(owner) if ttls else asked.name
-            records = tuple(value(rdata) for rdata in found)
-            return Answer(records, min([found.ttl, *ttls]), secure, name, bool(ttls))
-        alias = _rrset(message.answer, owner, RdataType.CNAME)
-        if alias is None:
-            return _nothing(message, exists, ttls, secure)
-        ttls.append(alias.ttl)
-        owner = alias[0].target
+            # An RRset has no record twice (RFC 2181 §5).
+            data = {message[r.start : r.end]: value(message, r.start, r.end) for r in found}
+            ttl = min([*map(records.ttl_of, found), *ttls])
+            name = records.text_of(owner) if ttls else asked.name
+            return Answer(tuple(data.values()), ttl, secure, name, bool(ttls))
+        alias = _rrset(sections.answer, owner, records.CNAME)
+        if not alias:
+            return _nothing(message, sections.authority, exists, ttls, secure)
+        ttls.append(records.ttl_of(alias[0]))
+        owner = records.name_in(message, alias[0].start, alias[0].end)
     return DnsError("malformed")
 
 
 def _nothing(
-    message: dns.message.Message, exists: bool, ttls: list[int], secure: bool
+    message: bytes, authority: list[Record], exists: bool, ttls: list[int], secure: bool
 ) -> NoData | DnsError:
-    soa = next((r for r in message.authority if r.rdtype == RdataType.SOA), None)
+    soa = next((r for r in authority if r.rdtype == records.SOA), None)
     if soa is not None:
-        ttl = min([soa.ttl, soa[0].minimum, *ttls])
-        return NoData(exists, ttl, secure, bool(ttls))
-    if exists and any(r.rdtype == RdataType.NS for r in message.authority):
+        minimum = records.minimum_in(message, soa.start, soa.end)
+        return NoData(exists, min([records.ttl_of(soa), minimum, *ttls]), secure, bool(ttls))
+    if exists and any(r.rdtype == records.NS for r in authority):
         # RFC 2308 §2.2: NS without SOA is a referral. The server doesn't resolve for us, and says
         # nothing of the name.
         return DnsError("refused")
     return NoData(exists, 0, secure, bool(ttls))
 
 
-def _rrset(
-    section: list[dns.rrset.RRset], owner: dns.name.Name, rdtype: int
-) -> dns.rrset.RRset | None:
-    for rrset in section:
-        if rrset.rdtype == rdtype and rrset.rdclass == dns.rdataclass.IN and rrset.name == owner:
-            return rrset
-    return None
+def _rrset(section: list[Record], owner: bytes, rdtype: int) -> list[Record]:
+    return [
+        record
+        for record in section
+        if record.rdtype == rdtype and record.owner == owner and record.rdclass == records.IN
+    ]
 
 
-def _text(name: dns.name.Name) -> str:
-    """A name from a response in lower case, ASCII, with dnspython's escapes for odd octets."""
-    return name.to_text(omit_final_dot=True).lower()
+def _txt(message: bytes, start: int, end: int) -> bytes:
+    return b"".join(records.strings_in(message, start, end))
 
 
-def _txt(rdata: TxtRdata) -> bytes:
-    return b"".join(rdata.strings)
+def _mx(message: bytes, start: int, end: int) -> Mx:
+    exchange = records.name_in(message, start + 2, end)
+    preference = int.from_bytes(message[start : start + 2], "big")
+    if exchange == records.ROOT:
+        return Mx(preference, None, null=True)
+    host = names.parse(records.text_of(exchange))
+    return Mx(preference, None if isinstance(host, names.NotADomain) else host)
 
 
-def _mx(rdata: MxRdata) -> Mx:
-    if rdata.exchange == dns.name.root:
-        return Mx(rdata.preference, None, null=True)
-    host = names.parse(_text(rdata.exchange))
-    return Mx(rdata.preference, None if isinstance(host, names.NotADomain) else host)
+def _a(message: bytes, start: int, end: int) -> str:
+    if end - start != 4:
+        raise Malformed
+    return str(ipaddress.IPv4Address(message[start:end]))
 
 
-def _address(rdata: ARdata | AaaaRdata) -> str:
-    return str(ipaddress.ip_address(rdata.address))
+def _aaaa(message: bytes, start: int, end: int) -> str:
+    if end - start != 16:
+        raise Malformed
+    return str(ipaddress.IPv6Address(message[start:end]))
 
 
-def _tlsa(rdata: TlsaRdata) -> Tlsa:
-    return Tlsa(rdata.usage, rdata.selector, rdata.mtype, rdata.cert)
+def _tlsa(message: bytes, start: int, end: int) -> Tlsa:
+    if end - start < 3:
+        raise Malformed
+    usage, selector, matching = message[start : start + 3]
+    return Tlsa(usage, selector, matching, message[start + 3 : end])
 
 
-def unread(rdata: Rdata) -> None:
+def unread(message: bytes, start: int, end: int) -> None:
     """The value of a record of which only the presence counts."""
 
 
-TXT: Final = Kind(RdataType.TXT, _txt)
-MX: Final = Kind(RdataType.MX, _mx)
-A: Final = Kind(RdataType.A, _address)
-AAAA: Final = Kind(RdataType.AAAA, _address)
-TLSA: Final = Kind(RdataType.TLSA, _tlsa)
-CNAME: Final = Kind(RdataType.CNAME, unread)
+TXT: Final = Kind(records.TXT, _txt)
+MX: Final = Kind(records.MX, _mx)
+A: Final = Kind(records.A, _a)
+AAAA: Final = Kind(records.AAAA, _aaaa)
+TLSA: Final = Kind(records.TLSA, _tlsa)
+CNAME: Final = Kind(records.CNAME, unread)
 
 
 def merged(four: AddressAnswer, six: AddressAnswer) -> AddressAnswer:

@@ -257,7 +257,6 @@ def test_main_cf_asks_for_the_map_of_its_postfix(file: str, style: str) -> None:
 IMPORTED_AS = {
     "PyNaCl": "dkim",  # by dkimpy, for Ed25519
     "dkimpy": "dkim",
-    "dnspython": "dns",
     "prometheus-client": "prometheus_client",
     "psycopg": None,  # the store that uses it is not written yet
     "systemd-python": "systemd",
