@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 
+PROGRAM = "postconf"
+
 TIMEOUT = 10.0
 """Seconds; postconf reads two files."""
 
@@ -13,7 +15,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str] | None:
     """postconf with these arguments; None where there is none, or it doesn't end."""
     try:
         return subprocess.run(  # noqa: S603
-            ["postconf", *arguments],  # noqa: S607
+            [PROGRAM, *arguments],
             capture_output=True,
             text=True,
             errors="replace",
