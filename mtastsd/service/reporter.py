@@ -109,6 +109,7 @@ class Reporter:
         self._clock = clock
         self._log = log
         self._again: dict[tuple[Day, Domain], float] = {}
+        self._counting = asyncio.Lock()
 
     async def run(self) -> None:
         """A round every `EVERY`, for ever."""
@@ -176,12 +177,12 @@ class Reporter:
         found = await self._record(day, domain, now)
         if not isinstance(found, Record):
             return await self._end(day, domain, found) if found is not None else None
-        deliveries = await self._deliveries(day, domain, found, now)
-        if not deliveries:
+        if not found.destinations:
             return await self._end(day, domain, "no-destination")
         report = await asyncio.to_thread(self._build, day, domain, tally, now)
-        rows = [delivery(report.report_id) for delivery in deliveries]
-        return await self._end(day, domain, "reported", report, rows)
+        async with self._counting:  # or domains settled at once would not see each other's reports
+            rows = await self._deliveries(report, found, now)
+            return await self._end(day, domain, "reported", report, rows)
 
     async def _record(self, day: Day, domain: Domain, now: float) -> Record | Settled | None:
         answer = await read_txt(self._resolver, "_smtp._tls", domain)
@@ -207,31 +208,31 @@ class Reporter:
         while len(self._again) > MAX_PUT_OFF:
             self._again.pop(next(iter(self._again)))
 
-    async def _deliveries(
-        self, day: Day, domain: Domain, record: Record, now: float
-    ) -> Sequence[Callable[[str], Delivery]]:
-        """A row for each destination, all that is missing the report's id."""
-        rows: list[Callable[[str], Delivery]] = []
+    async def _deliveries(self, report: Report, record: Record, now: float) -> Sequence[Delivery]:
+        """A row for each destination."""
+        rows: list[Delivery] = []
+        give_up = now + self._rules.retry
         for destination in record.destinations:
             uri = destination.uri
-            reports, octets = await self._outbox.destination_load(day, uri)
-            why = ""
-            if self._rules.suppressed(now, uri, _short(destination)):
-                why = "on the suppress list"
-            elif reports >= self._rules.max_per_destination or octets >= self._rules.max_bytes:
-                # RFC 8460 §7: whoever points many domains at one mailbox makes a flood.
-                why = "over the limit of a day for one destination"
-                self._log.warning("rua-limit", domain=domain, destination=uri, reports=reports)
-            rows.append(self._row(uri, now, why))
-        return rows
-
-    def _row(self, uri: str, now: float, why: str) -> Callable[[str], Delivery]:
-        def row(report_id: str) -> Delivery:
+            why = await self._why_not(report, destination, now)
             state: Literal["suppressed", "waiting"] = "suppressed" if why else "waiting"
             done = now if why else 0.0
-            return Delivery(report_id, uri, state, 0, now, now + self._rules.retry, why, done)
+            rows.append(Delivery(report.report_id, uri, state, 0, now, give_up, why, done))
+        return rows
 
-        return row
+    async def _why_not(self, report: Report, to: Mailto | Https, now: float) -> str:
+        """Why a destination gets no report now; "" where it gets one."""
+        if self._rules.suppressed(now, to.uri, _short(to)):
+            return "on the suppress list"
+        reports, octets = await self._outbox.destination_load(report.day, to.uri)
+        many = reports >= self._rules.max_per_destination
+        if not many and octets + len(report.body) <= self._rules.max_bytes:
+            return ""
+        # RFC 8460 §7: whoever points many domains at one mailbox makes a flood.
+        self._log.warning(
+            "rua-limit", domain=report.domain, destination=to.uri, reports=reports, octets=octets
+        )
+        return "over the limit of a day for one destination"
 
     async def _end(
         self,
