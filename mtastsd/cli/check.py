@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import uvloop
 from rich.console import Console
+from rich.text import Text
 
 from mtastsd import names
 from mtastsd.cli import checkjson, checktext, postconf
@@ -51,7 +52,8 @@ def check(domain: str, no_probe: bool, config_path: Path | None, as_json: bool) 
     if isinstance(hop, NotADomain):
         click.echo(f"mtastsd: that is no next hop with a policy ({hop.why})", err=True)
         sys.exit(EXIT_USAGE)
-    with Console(stderr=True).status(f"asking DNS, the policy host and the hosts of {hop.key}"):
+    asking = Text(f"asking DNS, the policy host and the hosts of {hop.key}")
+    with Console(stderr=True).status(asking):  # shown on a terminal only
         seen = uvloop.run(_examine(settings, hop, probe=not no_probe))
     found = notes(seen, settings.fetch.deadline)
     if as_json:
