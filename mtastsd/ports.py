@@ -6,6 +6,7 @@ are values; an exception from a port is a bug, except `StoreUnavailable`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -203,7 +204,10 @@ class TallyStore(Protocol):
     """Day totals. All calls may raise StoreUnavailable; writes are durable when they return."""
 
     async def add(self, batch: TallyBatch) -> bool:
-        """Merge a batch in one transaction; False if its sequence was taken before."""
+        """Merge a batch in one transaction; False if its sequence was taken before.
+
+        What comes for a domain's day that is settled is kept with it and not reported any more.
+        """
         ...
 
     async def sequence(self, source: str) -> int:
@@ -223,7 +227,7 @@ class TallyStore(Protocol):
         ...
 
     async def tally(self, day: Day, domain: Domain) -> DomainTally:
-        """What was added up, empty for nothing."""
+        """What was added up, as `tally.merge` makes it; empty for nothing."""
         ...
 
     async def note(self, day: Day, findings: Sequence[Finding]) -> None:
@@ -233,7 +237,10 @@ class TallyStore(Protocol):
     async def findings(self, day: Day, domain: Domain) -> Sequence[Finding]: ...
 
     async def forget_days(self, *, before: Day) -> int:
-        """Drop tallies and findings of settled days before this one; how many days went."""
+        """Drop tallies and findings of days before this one; how many days went.
+
+        A day with a domain that is not settled stays whole.
+        """
         ...
 
 
@@ -256,6 +263,8 @@ class Report:
 
 DeliveryState = Literal["waiting", "delivered", "failed", "suppressed"]
 
+_REASON = re.compile(r"(?:[A-Za-z]{1,16}:? )?([0-9]{3})\b|([A-Za-z]{1,16})\b", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -274,6 +283,18 @@ class Delivery:
     last: str = ""
     done_at: float = 0.0
 
+    @property
+    def reason(self) -> str:
+        """Why it was not delivered, in a word to count by; "" where it was or was not tried.
+
+        The status that `last` begins with (`550`, `RCPT: 550`, `status 404`), else its first word,
+        which is ours: a receiver can choose nothing but three digits.
+        """
+        if not self.last or self.state in ("delivered", "suppressed"):
+            return ""
+        found = _REASON.match(self.last)
+        return (found[1] or found[2].lower()) if found else "other"
+
 
 class Outbox(Protocol):
     """Reports and where they go. All calls may raise StoreUnavailable."""
@@ -284,21 +305,24 @@ class Outbox(Protocol):
         """End a domain's day, with a report or without; False if it was settled before.
 
         `why` is a stable word: reported, no-record, looped, suppressed, expired... One
-        transaction: a day that is closed twice makes no second report.
+        transaction: a day that is closed twice makes no second report, and neither does a report
+        whose id is there. A destination that is named twice gets one delivery.
         """
         ...
 
     async def due(self, now: float, *, limit: int) -> Sequence[Delivery]:
-        """Deliveries that wait and may be tried, the longest waiting first."""
+        """Deliveries that wait and may be tried, by `next_at`."""
         ...
 
     async def update(self, delivery: Delivery) -> None:
-        """Write a delivery's new state. Idempotent."""
+        """Write a delivery's new state. Idempotent; nothing if its report is not kept any more."""
         ...
 
     async def report(self, report_id: str) -> Report | None: ...
 
-    async def deliveries(self, report_id: str) -> Sequence[Delivery]: ...
+    async def deliveries(self, report_id: str) -> Sequence[Delivery]:
+        """All of a report's, in the order in which they were given."""
+        ...
 
     async def reports(
         self, *, day: Day | None, domain: Domain | None, after: str, limit: int
@@ -321,7 +345,11 @@ class Outbox(Protocol):
         ...
 
     async def counts(self) -> Mapping[str, int]:
-        """Deliveries by state, and domains settled by why as `settled-WHY`."""
+        """Deliveries by state, and domains settled by why as `settled-WHY`.
+
+        Those that wait or failed with a reason are counted by it too, as `failed-550`. What is
+        missing is 0.
+        """
         ...
 
     async def waiting_since(self) -> tuple[int, float]:
@@ -329,7 +357,10 @@ class Outbox(Protocol):
         ...
 
     async def forget_reports(self, *, before: float) -> int:
-        """Drop reports created before, with their deliveries; how many went."""
+        """Drop reports created before, with their deliveries; how many went.
+
+        With them goes what is kept of destinations and next hops for the days before.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ whoever noticed gets `StoreUnavailable` like everybody who asks meanwhile.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,8 +20,11 @@ from mtastsd.log import Log
 from mtastsd.names import Domain
 from mtastsd.ports import KnownDomain, KnownHop, StoreUnavailable
 from mtastsd.store import files, migrations, rows
+from mtastsd.store.database import every, one, upsert
 from mtastsd.store.errors import StoreCorrupt, StoreError
 from mtastsd.store.lane import Lane, code_of
+from mtastsd.store.sqlite_outbox import SqliteOutbox
+from mtastsd.store.sqlite_tallies import SqliteTallies
 from mtastsd.sts.flow import FETCH_RETRY
 from mtastsd.timing import SPREAD
 
@@ -42,18 +45,8 @@ _LOAD = f"""
       LEFT JOIN policy_domain AS d ON d.domain = ?
       LEFT JOIN next_hop AS h ON h.domain = ? AND h.hop = ?"""  # noqa: S608 our own names
 # One statement, not two: each step gives up the interpreter lock and must win it back.
-
-
-def _upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
-    update = ", ".join(f"{c} = excluded.{c}" for c in columns if c not in key)
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
-        f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {update}"
-    )
-
-
-_SAVE_DOMAIN = _upsert("policy_domain", rows.DOMAIN_COLUMNS, ("domain",))
-_SAVE_HOP = _upsert("next_hop", rows.HOP_COLUMNS, ("domain", "hop"))
+_SAVE_DOMAIN = upsert("policy_domain", rows.DOMAIN_COLUMNS, ("domain",))
+_SAVE_HOP = upsert("next_hop", rows.HOP_COLUMNS, ("domain", "hop"))
 _TOUCH = "UPDATE policy_domain SET used_at = ? WHERE domain = ? AND used_at < ?"
 _WANTED = """
     body IS NOT NULL AND used_at >= :used_since AND (failure_kind IS NULL OR recheck_at <= :now)"""
@@ -79,11 +72,13 @@ _FORGET_HOPS = """
         OR (recheck_at <= :over AND (finding = :error OR expires_at <= :stale))"""
 
 T = TypeVar("T")
-Values = Sequence[object] | Mapping[str, object]
 
 
 class SqliteStore:
-    """`PolicyStore` in a SQLite file. Made by `open`; any task of any loop may call it."""
+    """`PolicyStore` in a SQLite file, whose `TallyStore` and `Outbox` are `tallies` and `outbox`.
+
+    Made by `open`; any task of any loop may call it. Other processes may have the file open too.
+    """
 
     def __init__(
         self, path: Path, now: Callable[[], float], log: Log, write_wait: float, read_wait: float
@@ -100,6 +95,8 @@ class SqliteStore:
         self._loads = Lane("store-load", self._open_reader, self._repair_later)
         self._scans = Lane("store-scan", self._open_reader, self._repair_later)
         self._writer = Lane("store-write", self._open_writer, self._repair_later)
+        self.tallies = SqliteTallies(self)
+        self.outbox = SqliteOutbox(self)
 
     @classmethod
     async def open(
@@ -125,7 +122,7 @@ class SqliteStore:
         return store
 
     async def load(self, domain: Domain, hop: str) -> tuple[KnownDomain | None, KnownHop | None]:
-        row = await self._loads.run(partial(_one, _LOAD, (domain, rows.policy_domain(hop), hop)))
+        row = await self._loads.run(partial(one, _LOAD, (domain, rows.policy_domain(hop), hop)))
         split = len(rows.DOMAIN_COLUMNS)
         return rows.domain_of(row[:split]), rows.hop_of(row[split:])
 
@@ -137,11 +134,11 @@ class SqliteStore:
             connection.executemany(_SAVE_DOMAIN, domain_rows)
             connection.executemany(_SAVE_HOP, hop_rows)
 
-        await self._write(job)
+        await self.write(job)
 
     async def touch(self, domains: Sequence[tuple[Domain, float]]) -> None:
         values = [(used_at, domain, used_at) for domain, used_at in domains]
-        await self._write(lambda connection: connection.executemany(_TOUCH, values))
+        await self.write(lambda connection: connection.executemany(_TOUCH, values))
 
     async def due(
         self, *, now: float, refresh: float, used_since: float, limit: int
@@ -154,16 +151,16 @@ class SqliteStore:
             "share": 1 - SPREAD,
             "retry": FETCH_RETRY,
         }
-        found = await self._scans.run(partial(_all, _DUE, values))
+        found = await self.read(partial(every, _DUE, values))
         if len(found) < limit:
-            short = await self._scans.run(partial(_all, _DUE_SHORT, values))
+            short = await self.read(partial(every, _DUE_SHORT, values))
             found = [*found, *short][:limit]
         due = [known for row in found if (known := rows.domain_of(row)) is not None]
         return sorted(due, key=lambda known: known.sts.fetched_at)
 
     async def scan(self, *, after: str = "") -> AsyncIterator[KnownDomain]:
         while True:
-            page = await self._scans.run(partial(_all, _SCAN, (after,)))
+            page = await self.read(partial(every, _SCAN, (after,)))
             for row in page:
                 if (known := rows.domain_of(row)) is not None:
                     yield known
@@ -186,18 +183,18 @@ class SqliteStore:
                 connection.execute(sql, values).rowcount for sql in (_FORGET_DOMAINS, _FORGET_HOPS)
             )
 
-        return await self._write(job)
+        return await self.write(job)
 
     async def delete(self, domain: Domain) -> bool:
         def job(connection: sqlite3.Connection) -> bool:
-            one = connection.execute("DELETE FROM policy_domain WHERE domain = ?", (domain,))
+            known = connection.execute("DELETE FROM policy_domain WHERE domain = ?", (domain,))
             hops = connection.execute("DELETE FROM next_hop WHERE domain = ?", (domain,))
-            return one.rowcount + hops.rowcount > 0
+            return known.rowcount + hops.rowcount > 0
 
-        return await self._write(job)
+        return await self.write(job)
 
     async def count(self) -> int:
-        row = await self._scans.run(partial(_one, "SELECT count(*) FROM policy_domain", ()))
+        row = await self.read(partial(one, "SELECT count(*) FROM policy_domain", ()))
         return int(row[0])
 
     async def close(self) -> None:
@@ -209,7 +206,12 @@ class SqliteStore:
         for end in ends:
             await end
 
-    async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """As `Database` says. Never waits for a write, nor do look-ups wait for it."""
+        return await self._scans.run(job)
+
+    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """As `Database` says."""
         return await self._writer.run(partial(self._transact, job))
 
     # What follows runs in the lanes' threads.
@@ -288,12 +290,3 @@ class SqliteStore:
             ) from error
         self._generation += 1
         self._log.error("store-set-aside", path=self._path, aside=aside, reason=why)
-
-
-def _one(sql: str, values: Sequence[object], connection: sqlite3.Connection) -> rows.Row:
-    row: rows.Row = connection.execute(sql, values).fetchone()
-    return row
-
-
-def _all(sql: str, values: Values, connection: sqlite3.Connection) -> list[rows.Row]:
-    return connection.execute(sql, values).fetchall()

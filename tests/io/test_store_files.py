@@ -112,9 +112,9 @@ async def test_the_file_says_what_it_is(path: Path) -> None:
     async with opened(path):
         pass
     assert sql(path, "PRAGMA application_id") == [(files.APPLICATION_ID,)]
-    assert sql(path, "PRAGMA user_version") == [(1,)]
+    assert sql(path, "PRAGMA user_version") == [(2,)]
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
-    assert sql(path, "SELECT * FROM schema_step") == [(1, "policies", NOW)]
+    assert sql(path, "SELECT * FROM schema_step") == [(1, "policies", NOW), (2, "tlsrpt", NOW)]
 
 
 async def test_operators_can_read_it(path: Path) -> None:
@@ -308,7 +308,7 @@ async def test_a_newer_schema_stops_the_start(path: Path) -> None:
         await store.save([FULL], [])
     sql(path, "PRAGMA user_version = 7")
     before = content(path)
-    with pytest.raises(errors.StoreTooNew, match=rf"{path}: has schema version 7.* knows 1"):
+    with pytest.raises(errors.StoreTooNew, match=rf"{path}: has schema version 7.* knows 2"):
         await open_at(path)
     assert content(path) == before
     assert files_beside(path) == ["mtastsd.db"]

@@ -138,9 +138,9 @@ async def test_a_file_that_was_removed_is_made_anew(path: Path, store: SqliteSto
 
 async def test_a_bug_is_no_outage(store: SqliteStore) -> None:
     with pytest.raises(sqlite3.OperationalError, match="nonsense"):
-        await store._write(lambda connection: connection.execute("nonsense"))
+        await store.write(lambda connection: connection.execute("nonsense"))
     with pytest.raises(ZeroDivisionError):
-        await store._write(lambda connection: 1 // 0)
+        await store.write(lambda connection: 1 // 0)
     await store.save([FULL], [])
     assert await names(store) == ["full.example"]
 
