@@ -11,16 +11,18 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from mtastsd import __version__, config
+from mtastsd import __version__, config, reporting
+from mtastsd.collecting import Collecting
 from mtastsd.config import Settings
 from mtastsd.listeners import Listeners
 from mtastsd.log import Log, set_level
 from mtastsd.metrics import Metrics
 from mtastsd.net.dns import DnsResolver
 from mtastsd.net.https import HttpsPolicyFetcher
-from mtastsd.ports import Clock, PolicyStore
+from mtastsd.ports import Clock, Outbox, PolicyStore, StoreUnavailable, TallyStore
 from mtastsd.server import commands, probe
 from mtastsd.server.admin import AdminServer
 from mtastsd.server.http import HttpServer
@@ -45,6 +47,15 @@ STOP_FLUSH = 0.5
 """Seconds that the last write may take at a stop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """One store, as its three users see it. `policies.close` closes it."""
+
+    policies: PolicyStore
+    tallies: TallyStore
+    outbox: Outbox
+
+
 class _Stop(Exception):
     """Ends the TaskGroup with all that runs in it."""
 
@@ -60,8 +71,9 @@ class Daemon:
         clock: Clock,
         log: Log,
         systemd: Systemd,
+        config_path: Path | None = None,
     ) -> None:
-        """`reload` reads the configuration again."""
+        """`reload` reads the configuration again; `config_path` is for the reporting process."""
         self._settings = settings
         self._reload_config = reload
         self._clock = clock
@@ -70,22 +82,25 @@ class Daemon:
         self._stop = asyncio.Event()
         self._started = clock.monotonic()
         self._metrics = Metrics()
+        self._reporting = reporting.Child(config_path, clock=clock, log=log)
 
-    async def run(self, store: PolicyStore, listeners: Listeners) -> None:
+    async def run(self, stores: Stores, listeners: Listeners) -> None:
         """Serve until SIGTERM or SIGINT; store and sockets are closed at the end."""
         self._listeners = listeners
         try:
             async with asyncio.TaskGroup() as group:
-                self._build(store, group.create_task)
+                self._build(stores, group.create_task)
                 self._start(group)
                 await self._stop.wait()
                 raise _Stop
         except* _Stop:
             pass
         finally:
-            await self._close(store)
+            await self._close(stores.policies)
 
-    def _build(self, store: PolicyStore, spawn: Spawn) -> None:
+    def _build(self, stores: Stores, spawn: Spawn) -> None:
+        self._outbox = stores.outbox
+        store = stores.policies
         settings, clock, log, metrics = self._settings, self._clock, self._log, self._metrics
         self._resolver = DnsResolver(dns_settings(settings), clock, log)
         self._fetcher = HttpsPolicyFetcher(fetch_settings(settings), self._resolver, clock)
@@ -132,6 +147,17 @@ class Daemon:
         )
         self._sts.on_change = self._dane.on_change = self._socketmap.frames.clear
         self._known.on_jump = self._socketmap.frames.clear
+        self._collecting = Collecting(
+            settings,
+            stores.tallies,
+            self._discovery,
+            self._resolver,
+            held=self._listeners.tlsrpt,
+            clock=clock,
+            log=log,
+            metrics=metrics,
+        )
+        self._lookups.answered = self._collecting.answered
         metrics.validating.set_function(lambda: int(self._resolver.validates()))
 
     def _start(self, group: asyncio.TaskGroup) -> None:
@@ -153,6 +179,9 @@ class Daemon:
             self._socketmap.serve([bound.sock for bound in listeners.socketmap], self._ready)
         )
         group.create_task(self._report_status())
+        self._collecting.start(group)
+        if settings.report.enabled:
+            group.create_task(self._reporting.run())
         if self._systemd.watchdog is not None:
             group.create_task(self._feed_watchdog(self._systemd.watchdog))
 
@@ -166,6 +195,8 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_FLUSH):
                 await self._known.flush()
+                await self._collecting.flush()
+        self._collecting.close()
         await self._resolver.close()
         await store.close()
         self._listeners.close()
@@ -198,6 +229,8 @@ class Daemon:
         self._resolver.configure(dns_settings(settings))
         self._fetcher.configure(fetch_settings(settings))
         self._socketmap.frames.clear()
+        self._collecting.configure(settings)
+        self._reporting.restart()
         set_level(settings.log.level)
 
     async def healthy(self) -> str:
@@ -225,9 +258,22 @@ class Daemon:
         while True:
             await self._clock.sleep(STATUS_EVERY)
             now = await self.status()
+            await self._count_reports()
             self._systemd.status(
                 f"{now['look-ups']} look-ups, {now['domains stored']} domains, {now['dnssec']}"
             )
+
+    async def _count_reports(self) -> None:
+        """The outbox belongs to another process: what it does is read from the store."""
+        with contextlib.suppress(StoreUnavailable):
+            for name, count in (await self._outbox.counts()).items():
+                why = name.removeprefix("settled-")
+                metrics = self._metrics
+                gauge = metrics.deliveries if why == name else metrics.days_closed
+                gauge.labels(why).set(count)
+            waiting, since = await self._outbox.waiting_since()
+            age = self._clock.now() - since if waiting else 0.0
+            self._metrics.oldest_waiting.set(max(0.0, age))
 
     async def _feed_watchdog(self, within: float) -> None:
         """Only a daemon that answers look-ups is alive."""
@@ -240,11 +286,12 @@ class Daemon:
             await self._clock.sleep(within / 3)
 
 
-async def open_store(settings: Settings, clock: Clock, log: Log) -> PolicyStore:
+async def open_store(settings: Settings, clock: Clock, log: Log) -> Stores:
     """The store that `store.url` names. Raises StoreError."""
     match settings.store.url:
         case config.SqliteStore(path=path):
-            return await SqliteStore.open(Path(path), clock.now, log)
+            store = await SqliteStore.open(Path(path), clock.now, log)
+            return Stores(store, store.tallies, store.outbox)
         case config.PostgresStore():
             raise StoreError("postgresql is not supported yet; use sqlite:////path/to/file")
 
@@ -264,14 +311,17 @@ async def serve(
     clock: Clock,
     log: Log,
     systemd: Systemd,
+    config_path: Path | None = None,
 ) -> None:
     """Open the store, bind the sockets, run. Raises StoreError and ListenError at the start."""
     raise_file_limit()
-    daemon = Daemon(settings, reload, clock=clock, log=log, systemd=systemd)
-    store = await open_store(settings, clock, log)
+    daemon = Daemon(
+        settings, reload, clock=clock, log=log, systemd=systemd, config_path=config_path
+    )
+    stores = await open_store(settings, clock, log)
     try:
         listeners = Listeners.open(settings.listen, systemd.sockets(), log)
     except BaseException:
-        await store.close()
+        await stores.policies.close()
         raise
-    await daemon.run(store, listeners)
+    await daemon.run(stores, listeners)

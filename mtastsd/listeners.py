@@ -28,6 +28,8 @@ class Listeners:
     http: Bound | None
     http_hosts: frozenset[str]
     names: tuple[str, ...]
+    tlsrpt: socket.socket | None = None
+    """The datagram socket that systemd holds; without one, collecting binds its own."""
 
     @classmethod
     def open(
@@ -35,8 +37,8 @@ class Listeners:
     ) -> Listeners:
         """Bind all, or none. Raises ListenError.
 
-        A socket unit's `FileDescriptorName` is `policy`, `admin` or `http`; sockets of other
-        names are left alone and told of.
+        A socket unit's `FileDescriptorName` is `policy`, `admin`, `http` or `tlsrpt`; sockets of
+        other names are left alone and told of.
         """
         for name in held.keys() - {"policy", "admin", "http", "tlsrpt"}:
             log.warning("socket-unknown", name=name)
@@ -57,7 +59,8 @@ class Listeners:
             for bound in opened:
                 bound.close()
             raise
-        return cls(tuple(policy), admin, http, _hosts(listen.http), tuple(names))
+        tlsrpt = next(iter(held.get("tlsrpt", ())), None)
+        return cls(tuple(policy), admin, http, _hosts(listen.http), tuple(names), tlsrpt)
 
     def close(self) -> None:
         """Close all and clear the file system of them."""

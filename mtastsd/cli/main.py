@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "query": ("mtastsd.cli.query", "query"),
         "check": ("mtastsd.cli.check", "check"),
         "policy": ("mtastsd.cli.policy", "policy_group"),
+        "report": ("mtastsd.cli.report", "report_group"),
         "status": ("mtastsd.cli.query", "status"),
         "config": ("mtastsd.cli.config", "config_group"),
         "postfix": ("mtastsd.cli.postfix", "postfix"),

@@ -34,7 +34,14 @@ def serve(config_path: Path | None) -> None:
 
     try:
         uvloop.run(
-            daemon.serve(settings, reload, clock=SystemClock(), log=log.Log(), systemd=systemd)
+            daemon.serve(
+                settings,
+                reload,
+                clock=SystemClock(),
+                log=log.Log(),
+                systemd=systemd,
+                config_path=find_config(config_path),
+            )
         )
     except (StoreError, ListenError) as error:
         click.echo(f"mtastsd: {error}", err=True)

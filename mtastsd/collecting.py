@@ -1,0 +1,168 @@
+"""Builds what collects delivery results, and runs it in the daemon's TaskGroup.
+
+Collecting serves reports; it must never stop look-ups. So what can't be had here is told and left
+out, where the daemon itself would not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from pathlib import Path
+
+from mtastsd import names
+from mtastsd.config import Settings
+from mtastsd.log import Log
+from mtastsd.metrics import Metrics
+from mtastsd.names import NotADomain
+from mtastsd.net.smtpprobe import ProbeSettings, SmtpProber
+from mtastsd.ports import Clock, Resolver, TallyStore
+from mtastsd.postfix.nexthop import NextHop
+from mtastsd.server.datagram import DatagramSource
+from mtastsd.server.listen import Bound, ListenError, bind_unix
+from mtastsd.service.collector import Collector
+from mtastsd.service.discovery import Discovery
+from mtastsd.service.probes import Probes
+from mtastsd.verdict import Verdict
+
+POSTCONF_TIMEOUT = 5.0
+"""Seconds for Postfix to say its own name."""
+
+SOURCE = "local"
+"""The name of this relay in a store of its own."""
+
+
+class Collecting:
+    """Collector, probes and the sources that the configuration turns on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tallies: TallyStore,
+        discovery: Discovery,
+        resolver: Resolver,
+        *,
+        held: socket.socket | None,
+        clock: Clock,
+        log: Log,
+        metrics: Metrics,
+    ) -> None:
+        """`held` is the datagram socket that systemd passed, if any."""
+        self._settings = settings
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._tallies = tallies
+        collect = settings.collect
+        self._datagrams = self._datagram_socket(held)
+        logs = collect.journal or bool(collect.logfile)
+        self.collector = Collector(
+            tallies,
+            discovery.remembered,
+            source=SOURCE,
+            both=logs and self._datagrams is not None,
+            clock=clock,
+            log=log,
+            metrics=metrics,
+        )
+        self._probes = Probes(
+            tallies,
+            resolver=resolver,
+            prober=SmtpProber(probe_settings(settings)),
+            exempt=collect.probe_exempt,
+            clock=clock,
+            log=log,
+            metrics=metrics,
+        )
+        if collect.probe and settings.report.enabled:
+            self.collector.on_unjudged = self._probes.want
+
+    def _datagram_socket(self, held: socket.socket | None) -> Bound | None:
+        listen = self._settings.listen
+        if not self._settings.collect.datagrams:
+            return None
+        if held is not None:
+            return Bound(held)
+        if listen.tlsrpt is None:
+            return None
+        path = Path(listen.tlsrpt.path)
+        for group in (listen.tlsrpt_group, ""):
+            try:
+                sock = bind_unix(path, listen.tlsrpt_mode, group, kind=socket.SOCK_DGRAM)
+            except ListenError as error:
+                # Without the group Postfix can't write; on a machine without Postfix nobody does.
+                self._log.error("tlsrpt-socket", error=str(error))
+                if not group:
+                    break
+            else:
+                return Bound(sock, path)
+        return None
+
+    def answered(self, hop: NextHop, verdict: Verdict) -> None:
+        """A look-up was answered."""
+        self.collector.answered(verdict)
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Run all of it."""
+        group.create_task(self.collector.run())
+        group.create_task(self._probes.run())
+        if self._datagrams is not None:
+            source = DatagramSource(
+                self._datagrams.sock,
+                self.collector.take,
+                clock=self._clock,
+                log=self._log,
+                metrics=self._metrics,
+            )
+            group.create_task(source.run())
+        if self._settings.collect.journal or self._settings.collect.logfile:
+            group.create_task(self._read_log())
+
+    async def _read_log(self) -> None:
+        raise NotImplementedError
+
+    def configure(self, settings: Settings) -> None:
+        """After a reload."""
+        self._probes.exempt = settings.collect.probe_exempt
+        wanted = settings.collect.probe and settings.report.enabled
+        self.collector.on_unjudged = self._probes.want if wanted else _ignore
+
+    async def flush(self) -> None:
+        """Write what was added up."""
+        await self.collector.flush()
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._datagrams is not None:
+            self._datagrams.close()
+
+
+def _ignore(_: object) -> None:
+    """Probing is off."""
+
+
+def probe_settings(settings: Settings) -> ProbeSettings:
+    """How to probe: as Postfix would connect."""
+    return ProbeSettings(
+        helo=own_name(),
+        source=settings.collect.sending_ip,
+        allow_private=settings.fetch.allow_private_addresses,
+        ca_file=settings.fetch.ca_file,
+    )
+
+
+def own_name() -> str:
+    """Postfix's own name, which a probe shows too; this machine's where no Postfix says one."""
+    try:
+        told = subprocess.run(
+            ["postconf", "-h", "myhostname"],  # noqa: S607 wherever the system has it
+            capture_output=True,
+            text=True,
+            timeout=POSTCONF_TIMEOUT,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        told = ""
+    name = names.parse(told.strip() or socket.gethostname())
+    return "" if isinstance(name, NotADomain) else name

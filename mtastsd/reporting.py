@@ -1,0 +1,238 @@
+"""Reports in a process of their own, niced: `mtastsd report work`, kept running by the daemon.
+
+Building and signing take whole milliseconds each; look-ups must never wait for them. The two
+processes share the store and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mtastsd.config import SendmailSubmit, Settings, SmtpSubmit
+from mtastsd.log import Log
+from mtastsd.names import Domain
+from mtastsd.net import dkim
+from mtastsd.net.dkim import Signer
+from mtastsd.net.dns import DnsResolver
+from mtastsd.net.post import HttpsPoster, PostSettings
+from mtastsd.net.submit import SendmailMailer, SmtpMailer
+from mtastsd.ports import Clock, Mailer, Outbox, Report, TallyStore
+from mtastsd.service.outbox import Deliverer
+from mtastsd.service.reporter import Reporter, ReportRules, Suppression
+from mtastsd.tlsrpt import message, report
+from mtastsd.tlsrpt.record import Mailto
+from mtastsd.tlsrpt.report import Identity
+from mtastsd.tlsrpt.tally import Day, DomainTally
+from mtastsd.wiring import dns_settings
+
+NICE = 10
+"""How much this process gives way: whatever else the machine does comes first."""
+
+RESTART_AFTER = 30.0
+"""Seconds before a child that ended is started anew."""
+
+STOP_WITHIN = 0.5
+"""Seconds that it has at a stop; a delivery that is under way is then tried again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """Makes reports and the mails around them, in the configured identity."""
+
+    identity: Identity
+    sender: str
+    max_bytes: int
+    signer: Signer | None
+
+    @classmethod
+    def of(cls, settings: Settings, signer: Signer | None) -> Press:
+        section = settings.report
+        identity = Identity(section.organization, section.contact)
+        return cls(identity, section.from_, section.max_bytes, signer)
+
+    def build(self, day: Day, domain: Domain, tally: DomainTally, now: float) -> Report:
+        """The report of a judged tally. The id follows from day and domain: built twice, it is the
+        same report."""
+        unique = hashlib.blake2b(domain.encode("ascii"), digest_size=8).hexdigest()
+        ident = report.report_id(day, unique, self.identity.submitter)
+        made, body = report.pack(
+            report.build(self.identity, day, domain, tally, ident), self.max_bytes
+        )
+        name = report.file_name(made, day, domain)
+        sessions = made.successes + made.failures
+        return Report(ident, day, domain, body, name, now, sessions, made.failures)
+
+    def compose(self, stored: Report, to: Mailto) -> bytes:
+        """The mail, signed where there is a key; the same octets for the same report."""
+        made = report.decode(stored.body)
+        assert isinstance(made, report.Report)
+        mail = message.compose(
+            made,
+            stored.body,
+            domain=stored.domain,
+            sender=self.sender,
+            to=to,
+            file_name=stored.file_name,
+            at=stored.created_at,
+        )
+        return self.signer.sign(mail) if self.signer is not None else mail
+
+
+def signer_of(settings: Settings) -> Signer | dkim.BadKey | None:
+    """The DKIM key, None where none is configured."""
+    section = settings.report
+    if not section.dkim_key:
+        return None
+    return dkim.load(section.dkim_key, section.dkim_domain, section.dkim_selector)
+
+
+def mailer_of(settings: Settings) -> Mailer:
+    """What `report.submit` names."""
+    match settings.report.submit:
+        case SmtpSubmit(server=server):
+            return SmtpMailer(server.host, server.port)
+        case SendmailSubmit(path=path):
+            return SendmailMailer(path)
+
+
+def rules_of(settings: Settings) -> ReportRules:
+    """`[report]` as the services take it."""
+    section = settings.report
+    suppress = [Suppression(entry.to, _end_of(entry.until)) for entry in section.suppress]
+    return ReportRules(
+        section.delay,
+        section.retry,
+        section.keep,
+        section.max_per_destination,
+        section.max_bytes,
+        tuple(suppress),
+    )
+
+
+def _end_of(until: object) -> float:
+    """The end of an inclusive day, UTC; infinity for none."""
+    from datetime import date
+
+    if not isinstance(until, date):
+        return float("inf")
+    day = datetime(until.year, until.month, until.day, tzinfo=UTC)
+    with contextlib.suppress(OverflowError):
+        return (day + timedelta(days=1)).timestamp()
+    return float("inf")
+
+
+async def work(
+    settings: Settings, tallies: TallyStore, outbox: Outbox, *, clock: Clock, log: Log
+) -> str:
+    """Close days and deliver reports until SIGTERM; "" or why it can't be done."""
+    signer = signer_of(settings)
+    if isinstance(signer, dkim.BadKey):
+        # RFC 8460 §3: receivers ignore reports that are not signed. None is better than those.
+        return f"report.dkim_key: {signer}"
+    if signer is None:
+        log.warning("reports-unsigned", note="receivers must ignore report mails without DKIM")
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    resolver = DnsResolver(dns_settings(settings), clock, log)
+    press = Press.of(settings, signer)
+    reporter = Reporter(
+        tallies,
+        outbox,
+        rules_of(settings),
+        press.build,
+        resolver=resolver,
+        clock=clock,
+        log=log,
+    )
+    deliverer = Deliverer(
+        outbox,
+        press.compose,
+        sender=settings.report.from_,
+        retry=settings.report.retry,
+        mailer=mailer_of(settings),
+        poster=HttpsPoster(post_settings(settings), resolver, clock),
+        clock=clock,
+        log=log,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(resolver.run())
+            group.create_task(reporter.run())
+            group.create_task(deliverer.run())
+            await stop.wait()
+            raise _Stop
+    except* _Stop:
+        pass
+    finally:
+        await resolver.close()
+    return ""
+
+
+class _Stop(Exception):
+    """Ends the TaskGroup with all that runs in it."""
+
+
+def post_settings(settings: Settings) -> PostSettings:
+    """How reports are posted."""
+    return PostSettings(
+        untrusted=settings.report.https_untrusted,
+        allow_private_addresses=settings.fetch.allow_private_addresses,
+        ca_file=settings.fetch.ca_file,
+    )
+
+
+class Child:
+    """Keeps the reporting process running, from the daemon."""
+
+    def __init__(self, config: Path | None, *, clock: Clock, log: Log) -> None:
+        self._config = config
+        self._clock = clock
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    def command(self) -> Sequence[str]:
+        """What is run."""
+        config = ["--config", str(self._config)] if self._config is not None else []
+        return [sys.executable, "-m", "mtastsd", "report", "work", *config]
+
+    async def run(self) -> None:
+        """Start it, and again when it ends; when cancelled, end it."""
+        environ = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "LISTEN_FDS")}
+        while True:
+            process = self._process = await asyncio.create_subprocess_exec(
+                *self.command(), stdin=asyncio.subprocess.DEVNULL, env=environ
+            )
+            try:
+                await process.wait()
+            finally:
+                await self._end(process)
+            self._log.error("reporting-ended", status=process.returncode)
+            await self._clock.sleep(RESTART_AFTER)
+
+    def restart(self) -> None:
+        """Make it read the configuration again, by ending it."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
+    @staticmethod
+    async def _end(process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_WITHIN):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
