@@ -7,6 +7,7 @@ it or makes it wait.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import sys
 import time
@@ -44,6 +45,9 @@ T = TypeVar("T")
 
 PAGE = 500
 """Rows taken from the store at a time."""
+
+MAX_FILE_NAME = 255
+"""Octets of a file's name on Linux."""
 
 MAX_MAIL = 64 * 1024 * 1024
 """Octets of a file that is read: more than a mail of any MTA."""
@@ -229,13 +233,21 @@ def build(day: Day, domain: str | None, output: Path, config_path: Path | None) 
             tally = await tally_of(stores, day, name)
             if any(totals.sessions or totals.details for totals in tally.values()):
                 made = press.build(day, name, tally, time.time())
-                (output / made.file_name).write_bytes(made.body)
+                (output / _short(made.file_name)).write_bytes(made.body)
                 written += 1
         return written
 
     written = with_store(settings, work)
     click.echo(f"{written} reports of {date_of(day)} in {output}")
     sys.exit(0 if written else EXIT_FINDING)
+
+
+def _short(name: str) -> str:
+    """A name that a file system takes: two long domains pass its 255 octets."""
+    if len(name) <= MAX_FILE_NAME:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"{name[:100]}!{digest}.json.gz"
 
 
 @report_group.command()
@@ -247,10 +259,10 @@ def send(domain: str, day: Day, config_path: Path | None) -> None:
 
     The daemon takes it up within seconds, where reporting is on.
     """
-    wanted = _domain(domain)
+    wanted, settings = _domain(domain), load(config_path)
 
     async def work(stores: Stores) -> list[str]:
-        now, settings_retry = time.time(), load(config_path).report.retry
+        now = time.time()
         sent = []
         for stored in await stores.outbox.reports(day=day, domain=wanted, after="", limit=9):
             for delivery in await stores.outbox.deliveries(stored.report_id):
@@ -259,14 +271,14 @@ def send(domain: str, day: Day, config_path: Path | None) -> None:
                     state="waiting",
                     tries=0,
                     next_at=now,
-                    give_up_at=now + settings_retry,
+                    give_up_at=now + settings.report.retry,
                     done_at=0.0,
                 )
                 await stores.outbox.update(again)
                 sent.append(delivery.destination)
         return sent
 
-    sent = with_store(load(config_path), work)
+    sent = with_store(settings, work)
     for destination in sent:
         click.echo(f"waiting: {destination}")
     if not sent:
