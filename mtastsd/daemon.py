@@ -180,8 +180,7 @@ class Daemon:
         )
         group.create_task(self._report_status())
         self._collecting.start(group)
-        if settings.report.enabled:
-            group.create_task(self._reporting.run())
+        group.create_task(self._reporting.run(lambda: self._settings.report.enabled))
         if self._systemd.watchdog is not None:
             group.create_task(self._feed_watchdog(self._systemd.watchdog))
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import signal
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from mtastsd.config import SendmailSubmit, Settings, SmtpSubmit
+from mtastsd.config import SendmailSubmit, Settings, SmtpSubmit, SqliteStore
 from mtastsd.log import Log
 from mtastsd.names import Domain
 from mtastsd.net import dkim
@@ -141,8 +143,13 @@ async def work(
     if signer is None:
         log.warning("reports-unsigned", note="receivers must ignore report mails without DKIM")
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISSOCK(os.fstat(0).st_mode):
+        loop.add_reader(0, stop.set)  # the daemon writes nothing: what can be read is its end
+    for warning in signer.warnings if signer is not None else ():
+        log.warning("dkim-key", warning=warning)
     resolver = DnsResolver(dns_settings(settings), clock, log)
     press = Press.of(settings, signer)
     reporter = Reporter(
@@ -199,28 +206,46 @@ class Child:
         self._clock = clock
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self._changed = asyncio.Event()
+        self.on_start: Callable[[int], None] = lambda pid: None
 
     def command(self) -> Sequence[str]:
         """What is run."""
         config = ["--config", str(self._config)] if self._config is not None else []
         return [sys.executable, "-m", "mtastsd", "report", "work", *config]
 
-    async def run(self) -> None:
-        """Start it, and again when it ends; when cancelled, end it."""
-        environ = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "LISTEN_FDS")}
+    async def run(self, enabled: Callable[[], bool]) -> None:
+        """While `enabled`, start it, and again when it ends; when cancelled, end it."""
         while True:
-            process = self._process = await asyncio.create_subprocess_exec(
-                *self.command(), stdin=asyncio.subprocess.DEVNULL, env=environ
+            self._changed.clear()
+            if not enabled():
+                await self._changed.wait()
+                continue
+            status = await self._once()
+            if not self._changed.is_set():
+                self._log.error("reporting-ended", status=status)
+                await self._clock.sleep(RESTART_AFTER)
+
+    async def _once(self) -> int | None:
+        environ = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "LISTEN_FDS")}
+        # The pipe is what tells it that we are gone, however we went.
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *self.command(), stdin=asyncio.subprocess.PIPE, env=environ
             )
-            try:
-                await process.wait()
-            finally:
-                await self._end(process)
-            self._log.error("reporting-ended", status=process.returncode)
-            await self._clock.sleep(RESTART_AFTER)
+        )
+        try:
+            process = self._process = await asyncio.shield(starting)
+            self.on_start(process.pid)
+            await process.wait()
+        finally:
+            # Cancelled while it was being started, it would be left behind.
+            await self._end(await starting)
+        return process.returncode
 
     def restart(self) -> None:
-        """Make it read the configuration again, by ending it."""
+        """The configuration has changed: end it, so that it is read again."""
+        self._changed.set()
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
 
@@ -236,3 +261,24 @@ class Child:
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+
+
+@contextlib.contextmanager
+def only_one(settings: Settings) -> Iterator[bool]:
+    """Whether no other process reports from this store; held until the end.
+
+    Two that deliver from one outbox would send reports twice.
+    """
+    match settings.store.url:
+        case SqliteStore(path=path):
+            place = Path(f"{path}.reporting")
+        case _:
+            yield True
+            return
+    with place.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True

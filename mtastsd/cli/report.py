@@ -361,8 +361,9 @@ def work(config_path: Path | None) -> None:
             await stores.policies.close()
 
     try:
-        wrong = asyncio.run(run())
-    except StoreError as error:
+        with reporting.only_one(settings) as alone:
+            wrong = asyncio.run(run()) if alone else "another process reports from this store"
+    except (StoreError, OSError) as error:
         wrong = str(error)
     if wrong:
         log.Log().error("reporting-impossible", reason=wrong)
