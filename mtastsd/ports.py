@@ -263,7 +263,7 @@ class Report:
 
 DeliveryState = Literal["waiting", "delivered", "failed", "suppressed"]
 
-_REASON = re.compile(r"(?:[A-Za-z]{1,16}:? )?([0-9]{3})\b|([A-Za-z]{1,16})\b", re.ASCII)
+_REASON = re.compile(r"(?:[A-Za-z]{1,16}:? )?([0-9]{3})(?![\w.])|([A-Za-z]{1,16})\b", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,22 @@ import sqlite3
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mtastsd.log import Log
-from mtastsd.ports import StoreUnavailable
+from mtastsd.names import Domain
+from mtastsd.ports import Report, StoreUnavailable, TallyBatch
 from mtastsd.store.errors import StoreError
 from mtastsd.store.sqlite import SqliteStore
+from mtastsd.tlsrpt.tally import Totals
+from tests import outbox_contract, tally_contract
 from tests.store_contract import hop, known
 
 BATCH = 20
+
+TALLIED = [Domain(f"t{number:02}.example") for number in range(BATCH)]
+POLICY = tally_contract.TLSA
 
 
 def batch(number: int) -> list[str]:
@@ -31,6 +38,36 @@ async def fill(path: Path) -> None:
     for number in range(1_000_000):
         names = batch(number)
         await store.save([known(name) for name in names], [hop(name) for name in names])
+        print(number, flush=True)
+
+
+def tally_batch(number: int) -> TallyBatch:
+    """What `tally` adds with this number."""
+    one = {POLICY: Totals(1, 1, {tally_contract.EXPIRED: 1})}
+    tallies = {(tally_contract.DAY, domain): one for domain in TALLIED}
+    return tally_contract.batch(number, tallies, log=str(number))
+
+
+async def tally(path: Path) -> None:
+    """Add batch after batch, and tell of each that was added, until killed."""
+    store = await SqliteStore.open(path, time.time, Log())
+    for number in range(1, 1_000_000):
+        assert await store.tallies.add(tally_batch(number))
+        print(number, flush=True)
+
+
+def report_of(number: int) -> Report:
+    """What `settle` makes with this number."""
+    return outbox_contract.report(Domain(f"d{number:06}.example"))
+
+
+async def settle(path: Path) -> None:
+    """Settle domain after domain with a report that is then delivered, and tell of each."""
+    store = await SqliteStore.open(path, time.time, Log())
+    for number in range(1_000_000):
+        [row] = await outbox_contract.send(store.outbox, report_of(number))
+        assert await store.outbox.due(row.next_at, limit=9) == [row]
+        await store.outbox.update(replace(row, state="delivered", tries=1))
         print(number, flush=True)
 
 
@@ -99,6 +136,10 @@ def main() -> None:
     match what:
         case "fill":
             asyncio.run(fill(Path(path)))
+        case "tally":
+            asyncio.run(tally(Path(path)))
+        case "settle":
+            asyncio.run(settle(Path(path)))
         case "hold":
             hold(Path(path), *rest)
         case "damage":
