@@ -58,6 +58,8 @@ def _installed() -> Installed | None:
 
 def _site(settings: Settings) -> Site:
     listeners = settings.listen.socketmap
+    report, collect = settings.report, settings.collect
+    datagrams = settings.listen.tlsrpt if collect.datagrams else None
     usable = [a for a in listeners if not isinstance(a, UnixAddress) or _searchable(Path(a.path))]
     return Site(
         usable or listeners,
@@ -65,6 +67,9 @@ def _site(settings: Settings) -> Site:
         settings.policy.dane,
         settings.policy.minimum,
         _authorities(),
+        report.from_ if report.enabled else "",
+        datagrams.path if datagrams is not None else "",
+        collect.journal or bool(collect.logfile),
     )
 
 

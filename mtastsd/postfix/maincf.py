@@ -23,6 +23,8 @@ ASKED = (
     "smtp_tls_loglevel",
     "smtp_tls_policy_maps",
     "smtp_tls_security_level",
+    "smtp_tlsrpt_enable",
+    "smtp_tlsrpt_socket_name",
 )
 """The parameters that the lines depend on."""
 
@@ -85,13 +87,20 @@ class Installed:
 @dataclass(frozen=True, slots=True)
 class Site:
     """Our side: `listen.socketmap` and its mode, `policy.dane`, `policy.minimum`, and the system's
-    list of authorities ("" where there is none)."""
+    list of authorities ("" where there is none).
+
+    Where reports are on, `reporter` is `report.from`, and `tlsrpt` the datagram socket ("" for
+    off); `reads_log` says that the mail log is read.
+    """
 
     listeners: Sequence[Address]
     mode: int = 0o666
     dane: bool = True
     minimum: Minimum = ""
     ca_file: str = CA_FILES[0]
+    reporter: str = ""
+    tlsrpt: str = ""
+    reads_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,9 @@ def recipe(postfix: Installed, site: Site) -> Recipe:
     if ca_file := _ca_file(postfix, site):
         settings["smtp_tls_CAfile"] = ca_file
     settings["smtp_tls_loglevel"] = _loglevel(postfix)
-    return Recipe(settings, (*trouble, *_warnings(postfix, site, level)))
+    settings |= _tlsrpt(postfix, site)
+    warnings = (*trouble, *_warnings(postfix, site, level), *_report_warnings(postfix, site))
+    return Recipe(settings, warnings)
 
 
 def map_name(postfix: Installed) -> str:
@@ -267,3 +278,46 @@ def _dane_warnings(postfix: Installed) -> Iterator[str]:
     lookup = postfix.value("smtp_host_lookup")
     if lookup and "dns" not in tables(lookup):
         yield f"smtp_host_lookup = {lookup} has no dns in it: DANE defers all its mail"
+
+
+# ---- reports
+
+
+def _tells(postfix: Installed) -> bool:
+    """Whether this Postfix can send datagrams at all."""
+    version = postfix.version
+    return version is not None and version >= TLSRPT_SINCE
+
+
+def _tlsrpt(postfix: Installed, site: Site) -> dict[str, str]:
+    """That Postfix tells of each TLS session, where reports are on and it can."""
+    if not (site.reporter and site.tlsrpt and _tells(postfix)):
+        return {}
+    inside = _inside(postfix, UnixAddress(site.tlsrpt))
+    return {"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": inside or site.tlsrpt}
+
+
+def _report_warnings(postfix: Installed, site: Site) -> Iterator[str]:
+    if not site.reporter:
+        return
+    if _tells(postfix):
+        if site.tlsrpt and postfix.chrooted and not _inside(postfix, UnixAddress(site.tlsrpt)):
+            queue = postfix.value("queue_directory") or "/var/spool/postfix"
+            yield (
+                f"smtp(8) is chrooted and can't see {site.tlsrpt}: put listen.tlsrpt below"
+                f" {queue}/, in a folder that mtastsd may write to"
+            )
+        return
+    if not site.reads_log:
+        yield (
+            "this Postfix sends no datagrams: reports need its log, so set journal = true or"
+            " logfile in [collect] of mtastsd.toml"
+        )
+    # RFC 8460 §3: a report must arrive although the receiver's TLS is what it complains of.
+    # Postfix 3.10 and later obey `TLS-Required: No` in it.
+    yield (
+        "report mail must not be held up by the policy that it reports on: add a transport with"
+        " postconf -M 'tlsreports/unix=tlsreports unix - - y - - smtp"
+        " -o smtp_tls_security_level=may -o smtp_tls_policy_maps=' and set"
+        f" sender_dependent_default_transport_maps = inline:{{{site.reporter}=tlsreports:}}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,48 @@ def test_lines_are_stable(there: str) -> None:
     assert again(once).settings == once.settings
     found = once.settings["smtp_tls_policy_maps"]
     assert reply.style(found.rpartition(":")[2]) is reply.Style.TLSRPT
+
+
+REPORTING = replace(
+    Site(listeners=(InetAddress("127.0.0.1", 8461),)),
+    reporter="tlsrpt@relay.example",
+    tlsrpt="/run/mtastsd/tlsrpt.sock",
+)
+
+
+@pytest.mark.parametrize(
+    ("postfix", "site", "expected"),
+    [
+        (installed("3.10.4", "n"), REPORTING, "/run/mtastsd/tlsrpt.sock"),
+        (installed("3.12", "n"), REPORTING, "/run/mtastsd/tlsrpt.sock"),
+        (
+            installed("3.10.4"),
+            replace(REPORTING, tlsrpt="/var/spool/postfix/mtastsd/tlsrpt.sock"),
+            "mtastsd/tlsrpt.sock",
+        ),
+        (installed("3.10.4", "n"), replace(REPORTING, tlsrpt=""), None),
+        (installed("3.10.4", "n"), replace(REPORTING, reporter=""), None),
+        (installed("3.9.1", "n"), REPORTING, None),
+    ],
+)
+def test_datagrams_where_reports_are_on_and_postfix_can(
+    postfix: Installed, site: Site, expected: str | None
+) -> None:
+    settings = recipe(postfix, site).settings
+    assert settings.get("smtp_tlsrpt_socket_name") == expected
+    assert ("smtp_tlsrpt_enable" in settings) == (expected is not None)
+
+
+def test_a_chrooted_smtp_can_t_see_the_datagram_socket() -> None:
+    assert any("tlsrpt.sock" in w for w in recipe(installed("3.10.4"), REPORTING).warnings)
+    assert not any("tlsrpt" in w for w in recipe(installed("3.10.4", "n"), REPORTING).warnings)
+
+
+def test_an_old_postfix_needs_its_log_read_and_a_transport_for_reports() -> None:
+    told = " ".join(recipe(installed("3.7.11", "n"), REPORTING).warnings)
+    assert "journal = true" in told
+    assert "inline:{tlsrpt@relay.example=tlsreports:}" in told
+    reading = " ".join(
+        recipe(installed("3.7.11", "n"), replace(REPORTING, reads_log=True)).warnings
+    )
+    assert "journal = true" not in reading
