@@ -279,7 +279,9 @@ class TallyStoreContract:
 
     async def test_policies_are_bounded_in_any_order(self, store: TallyStore) -> None:
         keys = [PolicyKey("tlsa", A, (f"3 1 1 {n:04X}",)) for n in range(300)]
-        parts = [{key: Totals(1, 1, {EXPIRED: 1})} for key in keys[::2] + keys[1::2]]
+        parts: list[DomainTally] = [
+            {key: Totals(1, 1, {EXPIRED: 1})} for key in keys[::2] + keys[1::2]
+        ]
         whole = [reduce(merge, parts[start : start + 50]) for start in range(0, 300, 50)]
         for part in whole:
             await put(store, DAY, A, part)
