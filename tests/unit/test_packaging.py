@@ -60,7 +60,10 @@ def test_the_manual_has_no_command_that_is_not_there() -> None:
     assert set(described) == known
 
 
-EVENT = re.compile(r'(?:log(?:\.Log\(\))?\.(?:debug|info|warning|error)|(?<!\w)tell)\(\s*"([a-z][a-z-]*)"')
+EVENT = re.compile(
+    r"(?:log(?:\.Log\(\))?\.(?:debug|info|warning|error)|(?<!\w)tell)"
+    r'\(\s*"([a-z][a-z-]*)"'
+)
 
 
 def log_events() -> set[str]:
