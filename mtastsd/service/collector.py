@@ -7,6 +7,7 @@ offered again under the same number, so that nothing is counted twice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mtastsd.log import Log
 from mtastsd.metrics import Metrics
@@ -14,7 +15,7 @@ from mtastsd.names import Domain
 from mtastsd.ports import Clock, StoreUnavailable, TallyBatch, TallyStore
 from mtastsd.service.memory import Memory
 from mtastsd.tlsrpt import join, tally
-from mtastsd.tlsrpt.session import Session
+from mtastsd.tlsrpt.session import Detail, Session
 from mtastsd.tlsrpt.tally import Tallies, day_of
 from mtastsd.verdict import Verdict
 
@@ -38,18 +39,21 @@ class Collector:
         *,
         source: str,
         both: bool,
+        sending_ip: str = "",
         clock: Clock,
         log: Log,
         metrics: Metrics,
     ) -> None:
         """`source` names this relay for the store; `both`: datagrams and a log are read.
 
+        `sending_ip` is our address, for sessions of a log, which does not have it.
         `decide` gives the verdict that would be answered now, from memory alone.
         """
         self._store = store
         self._decide = decide
         self._source = source
         self._both = both
+        self.sending_ip = sending_ip
         self._clock = clock
         self._log = log
         self._metrics = metrics
@@ -68,6 +72,8 @@ class Collector:
 
     def take(self, session: Session, count: int = 1) -> None:
         """Count `count` sessions that were alike."""
+        if session.source == "log" and session.details and self.sending_ip:
+            session = replace(session, details=tuple(self._from_here(d) for d in session.details))
         outcome = "success" if session.success else "failure"
         self._metrics.sessions.labels(session.source, outcome).inc(count)
         verdict = self._answered.get(session.domain) or self._decide(session.domain)
@@ -79,6 +85,9 @@ class Collector:
             return
         if any(item.unjudged for item in counted):
             self.on_unjudged(session)
+
+    def _from_here(self, detail: Detail) -> Detail:
+        return detail if detail.sending_ip else replace(detail, sending_ip=self.sending_ip)
 
     def at(self, reader: str, cursor: str) -> None:
         """A log reader has handed over everything up to this position."""

@@ -16,7 +16,7 @@ from mtastsd.service import collector as module
 from mtastsd.service.collector import Collector
 from mtastsd.sts import policy as policies
 from mtastsd.sts.policy import Policy
-from mtastsd.tlsrpt.session import PolicyKey, Session
+from mtastsd.tlsrpt.session import Detail, PolicyKey, ResultType, Session
 from mtastsd.tlsrpt.tally import DomainTally, day_of
 from mtastsd.verdict import Verdict, What
 from tests.fakeworld import START, TESTING, ManualClock, settle
@@ -180,3 +180,14 @@ async def test_memory_is_bounded_and_drops_are_counted(setup: Setup) -> None:
     await setup.collector.flush()
     assert 0 < dropped < 50
     assert setup.store.sessions() + dropped == 50
+
+
+async def test_our_address_stands_in_what_a_log_tells(setup: Setup) -> None:
+    setup.collector.sending_ip = "192.0.2.1"
+    failed = Detail(ResultType.CERTIFICATE_EXPIRED, mx_host="mx.example.com")
+    key = PolicyKey("no-policy-found", D)
+    setup.collector.take(Session(START, D, key, False, (failed,), source="log"))
+    setup.collector.take(Session(START, D, key, False, (failed,)))
+    await setup.collector.flush()
+    [tally] = setup.store.tallies()
+    assert [sorted(d.sending_ip for d in t.details) for t in tally.values()] == [["", "192.0.2.1"]]
