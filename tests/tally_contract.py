@@ -16,7 +16,6 @@ from functools import reduce
 from typing import get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtastsd.names import Domain
@@ -251,21 +250,6 @@ class TallyStoreContract:
         assert await store.tally(DAY, A) == {STS: Totals(20, 20, {EXPIRED: 20})}
 
     # --- merging
-
-    @settings(
-        max_examples=40,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-    )
-    @given(parts=st.lists(TALLIES, max_size=5), number=st.integers(0, 2**40))
-    async def test_batches_are_merged(
-        self, store: TallyStore, parts: list[DomainTally], number: int
-    ) -> None:
-        day = Day(number)
-        before = await store.tally(day, A)
-        for part in parts:
-            await put(store, day, A, part)
-        assert await store.tally(day, A) == reduce(merge, parts, before)
 
     async def test_variety_is_bounded_in_any_order(self, store: TallyStore) -> None:
         parts = [varied(start, 400) for start in (1600, 0, 2800, 400, 2000, 1200)]

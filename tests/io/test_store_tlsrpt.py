@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtastsd.names import Domain
@@ -199,7 +199,20 @@ async def test_reports_are_forgotten_in_pages(
     assert (await database.outbox.counts())["waiting"] == 2
 
 
-# --- cutting changes nothing ---
+# --- merging ---
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(parts=st.lists(TALLIES, max_size=5), day=st.integers(0, 2**40).map(Day))
+async def test_batches_are_merged(
+    database: SqliteStore, parts: list[DomainTally], day: Day
+) -> None:
+    before = await database.tallies.tally(day, A)
+    for part in parts:
+        await put(database.tallies, day, A, part)
+    assert await database.tallies.tally(day, A) == reduce(merge, parts, before)
 
 
 _PLACES = st.tuples(st.sampled_from([DAY, NEXT_DAY]), st.sampled_from([A, B]))
