@@ -10,6 +10,7 @@ import asyncio
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from mtastsd import names
 from mtastsd.config import Settings
@@ -17,10 +18,15 @@ from mtastsd.log import Log
 from mtastsd.metrics import Metrics
 from mtastsd.names import NotADomain
 from mtastsd.net.smtpprobe import ProbeSettings, SmtpProber
-from mtastsd.ports import Clock, Resolver, TallyStore
+from mtastsd.ports import Clock, Resolver, StoreUnavailable, TallyStore
+from mtastsd.postfix.maillog import MailLog
 from mtastsd.postfix.nexthop import NextHop
+from mtastsd.server import journal, logfile
 from mtastsd.server.datagram import DatagramSource
+from mtastsd.server.journal import JournalSource
+from mtastsd.server.journalreader import JournalUnavailable, system_journal
 from mtastsd.server.listen import Bound, ListenError, bind_unix
+from mtastsd.server.logfile import LogFileSource
 from mtastsd.service.collector import Collector
 from mtastsd.service.discovery import Discovery
 from mtastsd.service.probes import Probes
@@ -28,6 +34,9 @@ from mtastsd.verdict import Verdict
 
 POSTCONF_TIMEOUT = 5.0
 """Seconds for Postfix to say its own name."""
+
+CURSOR_RETRY = 5.0
+"""Seconds before a store that is away is asked again where the log was read up to."""
 
 SOURCE = "local"
 """The name of this relay in a store of its own."""
@@ -61,6 +70,7 @@ class Collecting:
             tallies,
             discovery.remembered,
             source=SOURCE,
+            sending_ip=collect.sending_ip,
             both=logs and self._datagrams is not None,
             clock=clock,
             log=log,
@@ -120,11 +130,38 @@ class Collecting:
             group.create_task(self._read_log())
 
     async def _read_log(self) -> None:
-        raise NotImplementedError
+        """The journal, or the file, from where the last run stopped."""
+        collect = self._settings.collect
+        maillog = MailLog(beside_datagrams=self._datagrams is not None)
+        take, at = self.collector.take, self.collector.at
+        common: dict[str, Any] = {"clock": self._clock, "log": self._log, "metrics": self._metrics}
+        if collect.logfile:
+            path = Path(collect.logfile)
+            cursor = await self._cursor(logfile.reader_name(path))
+            await LogFileSource(path, maillog, take, at, cursor=cursor, **common).run()
+            return
+        try:
+            opened = system_journal()
+        except JournalUnavailable as error:
+            self._log.error("journal-failed", error=str(error))
+            return
+        cursor = await self._cursor(journal.NAME)
+        trust = journal.postfix_trust()
+        source = JournalSource(opened, maillog, take, at, cursor=cursor, trust=trust, **common)
+        await source.run()
+
+    async def _cursor(self, name: str) -> str:
+        while True:
+            try:
+                return await self._tallies.cursor(name)
+            except StoreUnavailable as error:
+                self._log.error("store-unavailable", doing="cursor", reason=str(error))
+                await self._clock.sleep(CURSOR_RETRY)
 
     def configure(self, settings: Settings) -> None:
         """After a reload."""
         self._probes.exempt = settings.collect.probe_exempt
+        self.collector.sending_ip = settings.collect.sending_ip
         wanted = settings.collect.probe and settings.report.enabled
         self.collector.on_unjudged = self._probes.want if wanted else _ignore
 

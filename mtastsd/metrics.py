@@ -104,6 +104,18 @@ class Metrics:
             ["why"],
             registry=r,
         )
+        self.log_lines = Counter("mtastsd_log_lines", "Lines of the mail log read", registry=r)
+        self.log_skipped = Counter(
+            "mtastsd_log_lines_skipped",
+            "Lines of the mail log that tell nothing though they should, by reason",
+            ["why"],
+            registry=r,
+        )
+        self.log_lag = Gauge(
+            "mtastsd_log_lag_seconds",
+            "Age of the mail log line read last, at the time of reading",
+            registry=r,
+        )
         self.sessions = Counter(
             "mtastsd_sessions",
             "Delivery results by source (datagram, log) and what Postfix made of them",
