@@ -94,3 +94,27 @@ def failing(code: int) -> Callable[[sqlite3.Connection], bool]:
         raise error
 
     return job
+
+
+_WRONG = """
+    SELECT 'uses', id FROM tls_policy AS p
+     WHERE uses = 0 OR uses <> (SELECT count(*) FROM tally WHERE policy = p.id)
+    UNION ALL SELECT 'lost', domain FROM tally WHERE policy NOT IN (SELECT id FROM tls_policy)
+    UNION ALL SELECT 'policies', domain FROM domain_day AS d
+     WHERE policies <> (SELECT count(*) FROM tally AS t WHERE t.day = d.day AND t.domain = d.domain)
+    UNION ALL SELECT 'variety', domain FROM tally AS t
+     WHERE variety <> (SELECT count(*) FROM tally_detail AS d
+                        WHERE (d.day, d.domain, d.policy) = (t.day, t.domain, t.policy))
+                    + (SELECT count(*) FROM tally_unjudged AS u
+                        WHERE (u.day, u.domain, u.policy) = (t.day, t.domain, t.policy))
+    UNION ALL SELECT 'orphan', domain FROM (
+            SELECT day, domain, policy FROM tally_detail
+            UNION SELECT day, domain, policy FROM tally_unjudged
+            EXCEPT SELECT day, domain, policy FROM tally)
+    UNION ALL SELECT 'day', domain FROM (
+            SELECT day, domain FROM tally EXCEPT SELECT day, domain FROM domain_day)"""
+
+
+def wrong(path: Path) -> list[Any]:
+    """Where what triggers count is not what is there."""
+    return sql(path, _WRONG)
