@@ -1,10 +1,13 @@
 # What each target does is in scripts/; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: run test check e2e bench cover dist clean help
+.PHONY: run replay test check e2e bench cover dist clean help
 
 run: .venv/.run ## start the daemon from this checkout, its state in .state/
 	@scripts/run
+
+replay: .venv/.run ## a day of real datagrams to the daemon of `make run`, and the reports of it
+	@scripts/replay
 
 test: .venv/.dev ## every test; as root those with a real Postfix too
 	@scripts/test
