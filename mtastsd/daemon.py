@@ -266,10 +266,13 @@ class Daemon:
         """The outbox belongs to another process: what it does is read from the store."""
         with contextlib.suppress(StoreUnavailable):
             for name, count in (await self._outbox.counts()).items():
-                why = name.removeprefix("settled-")
-                metrics = self._metrics
-                gauge = metrics.deliveries if why == name else metrics.days_closed
-                gauge.labels(why).set(count)
+                kind, _, rest = name.partition("-")
+                if kind == "settled":
+                    self._metrics.days_closed.labels(rest).set(count)
+                elif not rest:
+                    self._metrics.deliveries.labels(kind).set(count)
+                elif kind == "failed":
+                    self._metrics.deliveries_failed.labels(rest).set(count)
             waiting, since = await self._outbox.waiting_since()
             age = self._clock.now() - since if waiting else 0.0
             self._metrics.oldest_waiting.set(max(0.0, age))

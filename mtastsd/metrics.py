@@ -139,6 +139,12 @@ class Metrics:
             ["state"],
             registry=r,
         )
+        self.deliveries_failed = Gauge(
+            "mtastsd_report_deliveries_failed",
+            "Report deliveries kept in the store that were given up, by what was said last",
+            ["reason"],
+            registry=r,
+        )
         self.days_closed = Gauge(
             "mtastsd_report_domains",
             "Domains and days closed and kept in the store, by what became of them",

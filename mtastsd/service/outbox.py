@@ -97,20 +97,20 @@ class Deliverer:
             except Exception as bug:
                 # One destination must not hold up all others; it is tried again like any.
                 self._log.error("bug", exc=bug, report=delivery.report_id)
-                await self._settle(delivery, Sent("later", "internal error"))
+                await self._settle(delivery, Sent("later", "bug: internal error"))
 
     async def deliver(self, delivery: Delivery) -> DeliveryState:
         """Try one delivery now, and write what came of it. Raises StoreUnavailable."""
         report = await self._outbox.report(delivery.report_id)
         destination = records.destination(delivery.destination)
         if report is None:
-            sent = Sent("never", "the report is not kept any more")
+            sent = Sent("never", "lost: the report is not kept any more")
         elif isinstance(destination, Mailto):
             sent = await self._mail(report, destination)
         elif isinstance(destination, Https):
             sent = await self._poster.post(destination.url, report.body, media_type=MEDIA_TYPE)
         else:
-            sent = Sent("never", f"not a destination: {destination.why}")
+            sent = Sent("never", f"destination: {destination.why}")
         return await self._settle(delivery, sent)
 
     async def _mail(self, report: Report, to: Mailto) -> Sent:

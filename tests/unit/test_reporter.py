@@ -329,7 +329,7 @@ class TestDelivering:
         setup.wire.bug = RuntimeError("boom")
         await setup.deliverer.round()
         [delivery] = await setup.deliveries()
-        assert (delivery.state, delivery.last) == ("waiting", "internal error")
+        assert (delivery.state, delivery.last) == ("waiting", "bug: internal error")
 
     async def test_mail_composed_for_the_address(self, setup: Setup) -> None:
         await setup.mail()
