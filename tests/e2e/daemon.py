@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.world.netns import stop
-from tests.e2e.world.waiting import until_up
+from tests.e2e.world.waiting import until, until_up
 from tests.e2e.world.world import World
 
 REPLY_TIMEOUT = 20.0
@@ -46,8 +46,14 @@ class Daemon:
         self._policy_socket = world.sockets / "policy.sock"
         self.log = folder / "mtastsd.log"
         self.config = folder / "mtastsd.toml"
-        self.config.write_text(CONFIG.format(sockets=world.sockets, folder=folder))
+        self.folder = folder
+        self.configure()
         self.process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, more: str = "") -> None:
+        """Write the configuration, with sections that CONFIG has not; it holds from a start on."""
+        base = CONFIG.format(sockets=self._world.sockets, folder=self.folder)
+        self.config.write_text(base + more)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -60,6 +66,35 @@ class Daemon:
         """SIGTERM; the exit status."""
         assert self.process is not None
         return stop(self.process)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def child(self, words: str) -> int:
+        """The process that it started with these words in its command line."""
+        assert self.process is not None
+        pid = self.process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            command = Path(f"/proc/{child}/cmdline").read_bytes().decode().replace("\0", " ")
+            if words in command:
+                return int(child)
+        raise LookupError(words)
+
+    def program(self, *argv: str) -> str:
+        """What `mtastsd ARGV` prints; WorldError unless it exits with 0."""
+        program = str(Path(sys.executable).parent / "mtastsd")
+        return self._world.namespace.run(program, *argv)
+
+    def tell(self, *argv: str) -> str:
+        """The same, with the daemon's configuration."""
+        return self.program(*argv, "--config", str(self.config))
+
+    def wait_for_log(self, text: str) -> None:
+        """Until its log has the text."""
+        until(text, lambda: text in self.log.read_text(), seconds=REPLY_TIMEOUT, log=self.log)
 
     def reply(self, key: str, map_name: str = "postfix") -> str:
         """What it answers to a look-up, as Postfix would get it."""

@@ -48,13 +48,12 @@ def test_report_mail_is_kept(world: World, postfixes: dict[str, Postfix]) -> Non
     postfix, to = postfixes["3.10"], f"tlsrpt@{REPORTS_DOMAIN}"
     postfix.send([to], "a report")
     assert postfix.wait([to], seconds=30)[to].status == "sent"
-    (mail,) = world.kept.mails(to=to)
-    assert b"a report" in world.kept.body(mail)
+    assert b"a report\r\n" in [world.kept.body(mail)[-10:] for mail in world.kept.mails(to=to)]
 
 
 def test_report_posts_are_kept(world: World) -> None:
     trust = f"SSL_CERT_FILE={world.pki.ca_file}"
     url = f"https://{REPORTS_HOST}/v1/tlsrpt"
     assert world.namespace.run("env", trust, sys.executable, "-c", POST, url) == "201\n"
-    (post,) = world.kept.posts()
-    assert (post.path, world.kept.body(post)) == ("/v1/tlsrpt", b"a report")
+    posts = [(post.path, world.kept.body(post)) for post in world.kept.posts()]
+    assert ("/v1/tlsrpt", b"a report") in posts

@@ -18,6 +18,9 @@ from tests.e2e.world.world import World
 SOCKETS = Path("/run/mtastsd")
 """Where the daemon's sockets are seen from inside smtp(8)'s chroot."""
 
+SLOW_PORT = 2525
+"""Where mail is taken like anywhere else, but each takes a second."""
+
 PRIVATE = ("etc", "var/log", "var/lib/postfix", "var/spool/postfix")
 """Folders of the tree that a run has copies of."""
 
@@ -59,6 +62,16 @@ class Release:
     map_name: str
     level: str
     listen: str
+
+    @property
+    def tlsrpt(self) -> bool:
+        """Whether it tells of deliveries by libtlsrpt."""
+        return self.map_name == "postfix-tlsrpt"
+
+    @property
+    def slow(self) -> str:
+        """Where it takes mail slowly."""
+        return f"{self.listen.rpartition(':')[0]}:{SLOW_PORT}"
 
     def guarded(self, scenario: Scenario) -> str:
         """The recipient whose mail goes out under the policy map."""
@@ -156,6 +169,7 @@ class Postfix:
         main = {
             "smtp_tls_security_level": self.release.level,
             "smtp_tls_policy_maps": maps,
+            **self._results(),
             **settings,
         }
         lines = "".join(f"{name} = {value}\n" for name, value in main.items())
@@ -170,10 +184,21 @@ class Postfix:
             (chroot / name).write_bytes((etc / name).read_bytes())
         self._services()
 
+    def _results(self) -> dict[str, str]:
+        """Settings that make it tell the daemon what came of each delivery."""
+        if not self.release.tlsrpt:
+            return {}
+        # The path is relative to the queue folder, which is smtp(8)'s root.
+        name = f"{SOCKETS}/tlsrpt.sock".removeprefix("/")
+        return {"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": name}
+
     def _services(self) -> None:
         listen, run = self.release.listen, self._namespace.run
         run(*self._chroot("postconf", "-M#", "smtp/inet"))
         run(*self._chroot("postconf", "-M", f"{listen}/inet={listen} inet n - y - - smtpd"))
+        slow = self.release.slow
+        smtpd = f"{slow} inet n - y - - smtpd -o smtpd_end_of_data_restrictions=sleep,1"
+        run(*self._chroot("postconf", "-M", f"{slow}/inet={smtpd}"))
         bare = f"{BARE} unix - - y - - smtp -o smtp_tls_policy_maps= -o smtp_tls_security_level=may"
         run(*self._chroot("postconf", "-M", f"{BARE}/unix={bare}"))
 

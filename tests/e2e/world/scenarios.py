@@ -272,9 +272,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     *RECEIVERS, *BORROWED, *MODES, *POLICY_HOSTS, *RECORDS, *SMART_HOSTS, *DANE, *ATTACKS,
 )  # fmt: skip
 
-REPORTS = Scenario(
-    REPORTS_DOMAIN, "sent", (Mx(f"mx.{REPORTS_DOMAIN}"),), mode=None, txt=(), tlsrpt=()
-)
-"""Where reports are mailed to; its web server REPORTS_HOST takes posts."""
+REPORTS = Scenario(REPORTS_DOMAIN, "sent", (Mx(f"mx.{REPORTS_DOMAIN}"),), mode=None, txt=())
+"""Where reports are mailed to, and it wants some of its own: without care that never ends. Its web
+server REPORTS_HOST takes posts."""
 
 WORLD: tuple[Scenario, ...] = (*SCENARIOS, REPORTS)
