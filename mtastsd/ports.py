@@ -49,6 +49,13 @@ class Resolver(Protocol):
         """
         ...
 
+    async def some_addresses(self, host: str, *, validated: bool) -> AddressAnswer:
+        """The A records; AAAA is asked for, and `addresses` says what comes, where there are none.
+
+        For whoever can do with one address or with whether it is signed: half of the questions.
+        """
+        ...
+
     async def secure_alias(self, host: str) -> bool:
         """Whether the CNAME record at `host` itself is signed (RFC 7672 §2.2.2)."""
         ...

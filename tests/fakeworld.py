@@ -116,6 +116,9 @@ class Zone:
         await self._ask(f"A {host}")
         return self.hosts.get(host, NOTHING)
 
+    async def some_addresses(self, host: str, *, validated: bool) -> AddressAnswer:
+        return await self.addresses(host, validated=validated)
+
     async def secure_alias(self, host: str) -> bool:
         await self._ask(f"CNAME {host}")
         return host in self.aliases

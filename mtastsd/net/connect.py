@@ -1,6 +1,6 @@
 """TLS connections to hosts that remote parties name: resolve, judge each address, connect.
 
-    reachable(resolver, host, ...)   -> addresses that may be connected to | Failure
+    reachable(resolver, host, ...)   -> Addresses that may be connected to | Failure
     dial(addresses, ...)             -> Link | Failure
 
 `dial` connects to the very addresses that were judged; the name is not resolved a second time
@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
-from mtastsd.answers import Answer, DnsError, NoData
+from mtastsd.answers import AddressAnswer, DnsError, NoData
 from mtastsd.names import MAX_NAME
 from mtastsd.net import guard
 from mtastsd.ports import Clock, Resolver
@@ -26,8 +26,8 @@ from mtastsd.sts.failure import Failure, printable
 MAX_RECORDS = 64
 """Address records that are judged: a hostile answer may hold four thousand."""
 
-MAX_ADDRESSES = 6
-"""Addresses of one host that are tried, and so connections open at once for it."""
+MAX_ADDRESSES = 4
+"""Addresses of either kind of one host that are tried; twice as many connections may be open."""
 
 STAGGER = 0.5
 """Seconds after which the next address is tried beside one that has neither connected nor failed.
@@ -66,48 +66,65 @@ def client_context(ca_file: str = "") -> ssl.SSLContext:
     return context
 
 
-async def reachable(
-    resolver: Resolver, host: str, *, allow_private: bool
-) -> tuple[str, ...] | Failure:
-    """The host's addresses that may be connected to, IPv6 and IPv4 in turn, not none.
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """A host's addresses that may be connected to: those that are tried `first`, not none, and how
+    to have the others, which are asked for only where none of the first connects in time."""
+
+    first: tuple[str, ...]
+    others: Callable[[], Coroutine[Any, Any, tuple[str, ...]]] | None = None
+
+
+async def reachable(resolver: Resolver, host: str, *, allow_private: bool) -> Addresses | Failure:
+    """The host's addresses that may be connected to, IPv4 first: nearly every policy host has one.
 
     Fails with `dns` (nxdomain, no-address, or why DNS gave no answer) or, where the guard refuses
     every address, with `address`.
     """
     if len(host) > MAX_NAME:
         return Failure("dns", "name")
-    answer = await resolver.addresses(host, validated=False)
+    first = _judged(await resolver.some_addresses(host, validated=False), allow_private)
+    if isinstance(first, Failure):
+        if first.kind != "address":
+            return first
+        every = _judged(await resolver.addresses(host, validated=False), allow_private)
+        return every if isinstance(every, Failure) else Addresses(every)
+    if _is_six(first[0]):
+        return Addresses(first)
+    return Addresses(first, partial(_sixes, resolver, host, allow_private))
+
+
+async def _sixes(resolver: Resolver, host: str, allow_private: bool) -> tuple[str, ...]:
+    every = _judged(await resolver.addresses(host, validated=False), allow_private)
+    return () if isinstance(every, Failure) else tuple(filter(_is_six, every))
+
+
+def _is_six(address: str) -> bool:
+    return ":" in address
+
+
+def _judged(answer: AddressAnswer, allow_private: bool) -> tuple[str, ...] | Failure:
+    """The addresses of an answer that the guard lets through, IPv4 first."""
     match answer:
         case DnsError(why=why):
             return Failure("dns", why)
         case NoData(exists=exists):
             return Failure("dns", "no-address" if exists else "nxdomain")
-        case Answer(records=records):
-            return _judged(records[:MAX_RECORDS], allow_private)
-
-
-def _judged(records: Iterable[str], allow_private: bool) -> tuple[str, ...] | Failure:
-    good: list[str] = []
+    good: dict[bool, list[str]] = {False: [], True: []}
     refused: list[str] = []
-    for address in dict.fromkeys(records):
+    for address in dict.fromkeys(answer.records[:MAX_RECORDS]):
         if guard.allowed(address, allow_private):
-            good.append(address)
+            good[_is_six(address)].append(address)
         else:
             refused.append(f"{address} {guard.scope(address)}")
-    if good:
-        return _in_turn(good)
+    found = tuple(good[False][:MAX_ADDRESSES] + good[True][:MAX_ADDRESSES])
+    if found:
+        return found
     return Failure("address", printable(", ".join(refused))) if refused else _no_address()
 
 
 def _no_address() -> Failure:
     return Failure("dns", "no-address")
-
-
-def _in_turn(addresses: Sequence[str]) -> tuple[str, ...]:
-    six = [a for a in addresses if ":" in a]
-    four = [a for a in addresses if ":" not in a]
-    pairs = zip_longest(six, four)
-    return tuple(a for pair in pairs for a in pair if a is not None)[:MAX_ADDRESSES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +141,15 @@ class Target:
 
 
 async def dial(
-    addresses: Sequence[str], target: Target, factory: Callable[[], P], clock: Clock
+    addresses: Addresses, target: Target, factory: Callable[[], P], clock: Clock
 ) -> Link[P] | Failure:
     """Connect to the first address that completes a verified TLS handshake.
 
     The next one is tried when one fails or after `STAGGER`. If all fail, a TLS failure is told
     before a refused connection. Waits without end: the caller has the deadline.
     """
-    if len(addresses) == 1:
-        return await _attempt(addresses[0], target, factory, [])
+    if len(addresses.first) == 1 and addresses.others is None:
+        return await _attempt(addresses.first[0], target, factory, [])
     opened: list[Link[P]] = []
     winner: Link[P] | None = None
     try:
@@ -147,23 +164,26 @@ async def dial(
 
 
 async def _race(
-    addresses: Sequence[str],
+    addresses: Addresses,
     target: Target,
     factory: Callable[[], P],
     clock: Clock,
     opened: list[Link[P]],
 ) -> Link[P] | Failure:
     failures: list[Failure] = []
-    waiting = list(reversed(addresses))
-    running: set[asyncio.Task[Link[P] | Failure]] = set()
+    waiting, others = list(reversed(addresses.first)), addresses.others
+    running: set[asyncio.Task[Link[P] | Failure | tuple[str, ...]]] = set()
     pauses: set[asyncio.Task[None]] = set()
     async with asyncio.TaskGroup() as group:
         try:
-            while waiting or running:
+            while waiting or running or others:
                 if waiting:
                     attempt = _attempt(waiting.pop(), target, factory, opened)
                     running.add(group.create_task(attempt))
-                pauses = {group.create_task(clock.sleep(STAGGER))} if waiting else set()
+                elif others:
+                    running.add(group.create_task(others()))
+                    others = None
+                pauses = {group.create_task(clock.sleep(STAGGER))} if waiting or others else set()
                 await asyncio.wait(running | pauses, return_when=asyncio.FIRST_COMPLETED)
                 for pause in pauses:
                     pause.cancel()
@@ -172,7 +192,10 @@ async def _race(
                 for outcome in (task.result() for task in ended):
                     if isinstance(outcome, Link):
                         return outcome
-                    failures.append(outcome)
+                    if isinstance(outcome, Failure):
+                        failures.append(outcome)
+                    else:
+                        waiting.extend(reversed(outcome))
         finally:
             for task in running | pauses:
                 task.cancel()

@@ -148,6 +148,14 @@ class DnsResolver:
             four = await self._ask(host, wire.A, validated=validated)
         return wire.merged(four, six.result())
 
+    async def some_addresses(self, host: str, *, validated: bool) -> AddressAnswer:
+        if validated:
+            await self._judge()
+        four = await self._ask(host, wire.A, validated=validated)
+        if isinstance(four, Answer):
+            return four
+        return wire.merged(four, await self._ask(host, wire.AAAA, validated=validated))
+
     async def secure_alias(self, host: str) -> bool:
         await self._judge()
         found = await self._ask(host, wire.CNAME, validated=True)

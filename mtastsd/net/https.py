@@ -15,7 +15,7 @@ import h11
 
 from mtastsd import __version__
 from mtastsd.names import Domain, child
-from mtastsd.net.connect import Link, Target, client_context, dial, reachable
+from mtastsd.net.connect import Addresses, Link, Target, client_context, dial, reachable
 from mtastsd.net.http1 import Exchange, Head, Response
 from mtastsd.ports import Clock, Fetched, FetchOutcome, Resolver
 from mtastsd.sts.failure import Failure, printable
@@ -100,7 +100,7 @@ class HttpsPolicyFetcher:
             return outcome
         return _decoded(outcome, self._settings.max_bytes)
 
-    async def _dial(self, host: str, addresses: tuple[str, ...]) -> Link[Exchange] | Failure:
+    async def _dial(self, host: str, addresses: Addresses) -> Link[Exchange] | Failure:
         limit = self._settings.max_bytes
         # asyncio's own handshake limit must not come before the deadline.
         target = Target(host, self._port, self._context, self._settings.timeout + 1.0)

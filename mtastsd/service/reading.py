@@ -78,7 +78,7 @@ async def read_host(resolver: Resolver, host: Domain, port: int) -> HostReading:
 
     Zones that are unsigned often break on TLSA questions; asking there could only do harm.
     """
-    address = await resolver.addresses(host, validated=True)
+    address = await resolver.some_addresses(host, validated=True)
     match address:
         case DnsError(why=why):
             return HostReading(host, HostState.ERROR, why=why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,14 @@ class Names:
         assert not validated
         self.asked.append(host)
         return self.answer
+
+    async def some_addresses(self, host: str, *, validated: bool) -> AddressAnswer:
+        assert not validated
+        self.asked.append(f"A {host}")
+        if not isinstance(self.answer, Answer):
+            return self.answer
+        four = tuple(a for a in self.answer.records if ":" not in a)
+        return replace(self.answer, records=four or self.answer.records)
 
     async def txt(self, name: str) -> TxtAnswer:
         raise NotImplementedError

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from mtastsd.answers import Answer
+from mtastsd.answers import AddressAnswer, Answer, DnsError
 from mtastsd.net import connect
 from mtastsd.sts.failure import Failure
 from tests.io.fakehttps import FakeHttps, Peer, policy
@@ -135,13 +135,89 @@ def test_too_many_addresses(loop: Loop) -> None:
     run(loop, main())
 
 
-def test_ipv6(loop: Loop) -> None:
+def named(world: FakeHttps) -> Names:
+    return Names(Answer(tuple(world.addresses[HOST]), 60, False, HOST))
+
+
+def test_ipv6_is_not_asked_for_where_ipv4_connects(loop: Loop) -> None:
     async def main() -> None:
         async with FakeHttps() as world:
-            four = await world.serve(HOST, policy(POLICY))
             await world.serve(HOST, policy(POLICY), address="::1")
-            assert await fetcher(world).fetch(DOMAIN) == OK
-            assert [hit.address for hit in world.hits] == ["::1"], four
+            four = await world.serve(HOST, policy(POLICY))
+            names = named(world)
+            assert await fetcher(world, names=names).fetch(DOMAIN) == OK
+            assert [hit.address for hit in world.hits] == [four]
+            assert names.asked == [f"A {HOST}"]
+
+    run(loop, main())
+
+
+def test_ipv6_alone(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            await world.serve(HOST, policy(POLICY), address="::1")
+            names = named(world)
+            assert await fetcher(world, names=names).fetch(DOMAIN) == OK
+            assert names.asked == [f"A {HOST}"]
+
+    run(loop, main())
+
+
+def test_ipv6_where_ipv4_is_dead(loop: Loop) -> None:
+    """At once when all IPv4 addresses have failed."""
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            world.dead(HOST)
+            await expired(world)
+            await world.serve(HOST, policy(POLICY), address="::1")
+            names = named(world)
+            assert await fetcher(world, names=names).fetch(DOMAIN) == OK
+            assert names.asked == [f"A {HOST}", HOST]
+
+    run(loop, main())
+
+
+def test_ipv6_beside_ipv4_that_stalls(loop: Loop) -> None:
+    async def main() -> None:
+        async with FakeHttps() as world:
+            stalled = await world.serve_raw(HOST, stall)
+            await world.serve(HOST, policy(POLICY), address="::1")
+            assert await fetcher(world, clock=Hasty()).fetch(DOMAIN) == OK
+            assert world.connections == {stalled: 1, "::1": 1}
+            assert {await world.dropped.get(), await world.dropped.get()} == {stalled, "::1"}
+
+    run(loop, main())
+
+
+def test_ipv6_where_ipv4_is_refused(loop: Loop) -> None:
+    """The guard refuses an address, not a host."""
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            await world.serve(HOST, policy(POLICY), address="::1")
+            names = Names(Answer(("0.0.0.0", "224.0.0.1", "::1"), 60, False, HOST))
+            assert await fetcher(world, names=names).fetch(DOMAIN) == OK
+            assert world.connections == {"::1": 1}
+
+    run(loop, main())
+
+
+@pytest.mark.parametrize("clock", [Hasty, Patient])
+def test_no_ipv6_to_be_had(loop: Loop, clock: type[Hasty]) -> None:
+    """What is told is what came of the addresses there are."""
+
+    class Lame(Names):
+        async def addresses(self, host: str, *, validated: bool) -> AddressAnswer:
+            return DnsError("servfail")
+
+    async def main() -> None:
+        async with FakeHttps() as world:
+            world.dead(HOST)
+            dead = world.addresses[HOST][0]
+            names = Lame(Answer((dead,), 60, False, HOST))
+            got = await fetcher(world, names=names, clock=clock()).fetch(DOMAIN)
+            assert got == Failure("connect", f"connection-refused at {dead}")
 
     run(loop, main())
 
@@ -180,7 +256,7 @@ class Gate:
 
     async def dialling(self) -> asyncio.Task[connect.Link[asyncio.Protocol] | Failure]:
         target = connect.Target(HOST, 1, connect.client_context(), 1.0)
-        addresses = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+        addresses = connect.Addresses(("127.0.0.2", "127.0.0.3", "127.0.0.4"))
         dial = connect.dial(addresses, target, asyncio.Protocol, Hasty())
         task = asyncio.ensure_future(dial)
         await self._all_wait.wait()
@@ -215,20 +291,30 @@ async def test_cancelled_when_all_have_connected(monkeypatch: pytest.MonkeyPatch
     assert all(transport.abort.called for transport in gate.opened)
 
 
-REACHABLE: list[tuple[tuple[str, ...], tuple[str, ...] | Failure]] = [
-    (("8.8.8.8",), ("8.8.8.8",)),
-    (("10.0.0.1", "8.8.8.8", "::1"), ("8.8.8.8",)),
-    (("8.8.8.8", "8.8.8.8"), ("8.8.8.8",)),
-    (
-        ("8.8.8.8", "8.8.4.4", "2600::1", "2600::2", "2600::3"),
-        ("2600::1", "8.8.8.8", "2600::2", "8.8.4.4", "2600::3"),
-    ),
-    (("10.0.0.1", "fe80::1"), Failure("address", "10.0.0.1 private, fe80::1 link-local")),
-    (("10.0.0.1",) * connect.MAX_RECORDS + ("8.8.8.8",), Failure("address", "10.0.0.1 private")),
+Wanted = tuple[list[str], list[str] | None] | Failure
+MANY = [f"8.8.8.{n}" for n in range(9)]
+MANY6 = [f"2600::{n}" for n in range(1, 9)]
+
+# what the name has, and which are tried first, which later
+REACHABLE: list[tuple[list[str], Wanted]] = [
+    (["8.8.8.8"], (["8.8.8.8"], [])),
+    (["10.0.0.1", "8.8.8.8", "::1"], (["8.8.8.8"], [])),
+    (["8.8.8.8", "8.8.8.8"], (["8.8.8.8"], [])),
+    (["2600::1", "8.8.8.8", "2600::2", "8.8.4.4"], (["8.8.8.8", "8.8.4.4"], MANY6[:2])),
+    (["2600::1", "2600::2"], (["2600::1", "2600::2"], None)),
+    (["10.0.0.1", "::1", "2600::1"], (["2600::1"], None)),
+    ([*MANY, *MANY6], (MANY[: connect.MAX_ADDRESSES], MANY6[: connect.MAX_ADDRESSES])),
+    (["10.0.0.1", "fe80::1"], Failure("address", "10.0.0.1 private, fe80::1 link-local")),
+    (["10.0.0.1"] * connect.MAX_RECORDS + ["8.8.8.8"], Failure("address", "10.0.0.1 private")),
 ]
 
 
 @pytest.mark.parametrize(("records", "want"), REACHABLE)
-async def test_reachable(records: tuple[str, ...], want: tuple[str, ...] | Failure) -> None:
-    names = Names(Answer(records, 60, False, HOST))
-    assert await connect.reachable(names, HOST, allow_private=False) == want
+async def test_reachable(records: list[str], want: Wanted) -> None:
+    names = Names(Answer(tuple(records), 60, False, HOST))
+    found = await connect.reachable(names, HOST, allow_private=False)
+    if isinstance(found, Failure):
+        assert found == want
+    else:
+        others = None if found.others is None else list(await found.others())
+        assert (list(found.first), others) == want

@@ -133,6 +133,28 @@ async def test_addresses(four: Says, six: Says, says: object) -> None:
             assert found == says
 
 
+@pytest.mark.parametrize(("four", "six", "says"), ADDRESSES)
+async def test_some_addresses(four: Says, six: Says, says: object) -> None:
+    """The same, with half of the questions where the first is answered."""
+    table = {("mx.example.com", "A"): four, ("mx.example.com", "AAAA"): six}
+    async with FakeDns(table, validates=True) as server:
+        found = await resolver(server).some_addresses("mx.example.com", validated=True)
+        if isinstance(found, Answer):
+            assert (found.records, found.secure) == says
+        else:
+            assert found == says
+        enough = isinstance(found, Answer) and found.records == ("192.0.2.1",)
+        assert (len(server.questions()) == 1) is enough
+
+
+async def test_one_kind_of_address_will_do() -> None:
+    async with FakeDns(SIGNED, validates=True) as server:
+        found = resolver(server)
+        for validated in (True, False):
+            four = Answer(("192.0.2.1",), 300, True, "mx.example.com", aliased=True)
+            assert await found.some_addresses("alias.example.com", validated=validated) == four
+
+
 @pytest.mark.parametrize("name", ["", "a..example", "x" * 64 + ".example", "a\\.b.example"])
 async def test_names_that_cannot_be_asked_for_are_not(name: str) -> None:
     async with FakeDns(validates=True) as server:
@@ -140,6 +162,7 @@ async def test_names_that_cannot_be_asked_for_are_not(name: str) -> None:
         assert await found.txt(name) == DnsError("name")
         assert await found.tlsa(name) == DnsError("name")
         assert await found.addresses(name, validated=False) == DnsError("name")
+        assert await found.some_addresses(name, validated=False) == DnsError("name")
         assert not await found.secure_alias(name)
         assert server.questions() == []
 

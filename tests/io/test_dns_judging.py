@@ -110,6 +110,7 @@ async def _secure(found: DnsResolver) -> list[bool]:
 DANE: list[Callable[[DnsResolver], Awaitable[object]]] = [
     lambda found: found.mx(DOMAIN),
     lambda found: found.addresses("mx.example.com", validated=True),
+    lambda found: found.some_addresses("mx.example.com", validated=True),
     lambda found: found.tlsa("_25._tcp.mx.example.com"),
 ]
 
@@ -139,6 +140,7 @@ async def test_without_a_validating_server() -> None:
         server.asked.clear()
         assert await found.tlsa("_25._tcp.mx.example.com") == LOST
         assert await found.addresses("mx.example.com", validated=True) == LOST
+        assert await found.some_addresses("mx.example.com", validated=True) == LOST
         assert not await found.secure_alias("alias.example.com")
         assert server.asked == []
         assert isinstance(await found.addresses("mx.example.com", validated=False), Answer)

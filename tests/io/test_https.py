@@ -87,7 +87,7 @@ def test_request(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
             address = await world.serve(HOST, policy(POLICY))
             names = Names(Answer((address,), 60, False, "host.cdn.example", aliased=True))
             assert await fetcher(world, names=names).fetch(DOMAIN) == OK
-            assert names.asked == [HOST]
+            assert names.asked == [f"A {HOST}"]
             (hit,) = world.hits
             assert hit.sni == HOST
             assert hit.address == address
@@ -144,7 +144,7 @@ def test_slow(loop: Loop) -> None:
 
     async def mute() -> None:
         class Mute(Names):
-            async def addresses(self, host: str, *, validated: bool) -> AddressAnswer:
+            async def some_addresses(self, host: str, *, validated: bool) -> AddressAnswer:
                 await asyncio.Event().wait()
                 raise AssertionError
 
