@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import h11
 
-from mtastsd.net.connect import Link, Target, client_context, dial, reachable
+from mtastsd.net.connect import Addresses, Link, Target, client_context, dial, reachable
 from mtastsd.net.http1 import Exchange, Head, Response
 from mtastsd.net.https import USER_AGENT
 from mtastsd.ports import Clock, Outcome, Resolver, Sent
@@ -123,7 +123,7 @@ class HttpsPoster:
             link.abort()
 
     async def _dial(
-        self, to: Https, addresses: tuple[str, ...], context: ssl.SSLContext
+        self, to: Https, addresses: Addresses, context: ssl.SSLContext
     ) -> Link[Upload] | Failure:
         # asyncio's own handshake limit must not come before the deadline.
         target = Target(to.host, to.port, context, self._settings.timeout + 1.0)
