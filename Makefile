@@ -1,7 +1,7 @@
 # What each target does is in scripts/; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: run replay test check e2e bench cover dist clean help
+.PHONY: run replay test check e2e bench fuzz cover dist clean help
 
 run: .venv/.run ## start the daemon from this checkout, its state in .state/
 	@scripts/run
@@ -20,6 +20,9 @@ e2e: .venv/.dev ## the tests with a real Postfix (root)
 
 bench: .venv/.dev ## the benchmarks, beside their floors
 	@tests/bench/run
+
+fuzz: .venv/.dev ## mutated samples to every decoder, for SECONDS (60)
+	@.venv/bin/python -m tests.fuzz $(or $(SECONDS),60)
 
 cover: .venv/.dev ## branch coverage of the unit and loopback tests
 	@scripts/cover

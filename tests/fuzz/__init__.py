@@ -1,0 +1,1 @@
+"""Octets at random, for as long as one likes: `make fuzz SECONDS=600`."""
