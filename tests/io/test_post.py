@@ -172,7 +172,7 @@ def test_a_redirect_is_not_followed(loop: Loop) -> None:
                 await world.serve(HOST, Sink(moved))
                 names = Names(Answer((*world.addresses[HOST], other), 60, False, HOST))
                 assert (await send(world, poster(world, names=names))).outcome == "never"
-                assert names.asked == [HOST]
+                assert names.asked == [f"A {HOST}"]
             assert len(world.hits) == 3
             assert other not in world.connections
 
