@@ -145,8 +145,8 @@ class Daemon:
         self._socketmap = SocketmapServer(
             self._lookups, clock=clock, log=log, metrics=metrics, spawn=spawn
         )
-        self._sts.on_change = self._dane.on_change = self._socketmap.frames.clear
-        self._known.on_jump = self._socketmap.frames.clear
+        clear = self._socketmap.frames.clear
+        self._sts.on_change = self._dane.on_change = self._known.on_change = clear
         self._collecting = Collecting(
             settings,
             stores.tallies,

@@ -44,7 +44,7 @@ class Known:
         self._unsaved_domains: dict[Domain, KnownDomain] = {}
         self._unsaved_hops: dict[str, KnownHop] = {}
         self._store_works = True
-        self.on_jump: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
         metrics.known.labels("policies").set_function(lambda: len(self._sts))
         metrics.known.labels("findings").set_function(lambda: len(self._dane))
         metrics.unsaved.set_function(lambda: len(self._unsaved_domains) + len(self._unsaved_hops))
@@ -116,6 +116,7 @@ class Known:
         for key in [key for key in self._dane if domain_of(key) == domain]:
             self._dane.drop(key)
             self._unsaved_hops.pop(key, None)
+        self.on_change()
         return await self._store.delete(domain) or had
 
     async def _save(self, domains: list[KnownDomain], hops: list[KnownHop]) -> None:
@@ -172,7 +173,7 @@ class Known:
                 # now is known when it has gone on steadily.
                 self._log.warning("clock-jump", now=self._clock.now())
                 next_sweep = self._clock.monotonic() + FORGET_EVERY
-                self.on_jump()
+                self.on_change()
             elif self._clock.monotonic() >= next_sweep:
                 next_sweep = self._clock.monotonic() + FORGET_EVERY
                 await self._sweep(forget_unused)

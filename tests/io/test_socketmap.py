@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mtastsd.names import Domain
 from mtastsd.postfix import netstring
 from mtastsd.server import probe, socketmap
 from mtastsd.server.listen import Bound, ListenError, bind_inet, bind_unix
@@ -66,7 +67,8 @@ class Service(World):
         self.server = SocketmapServer(
             self.lookups, clock=self.clock, log=self.log, metrics=self.metrics, spawn=self._spawn
         )
-        self.sts.on_change = self.dane.on_change = self.server.frames.clear
+        clear = self.server.frames.clear
+        self.sts.on_change = self.dane.on_change = self.known.on_change = clear
 
 
 @pytest.fixture
@@ -116,6 +118,15 @@ class TestReplies:
         service.server.frames.clear()
         assert not service.server.frames.entries
         assert await client.ask("example.com") == SECURE
+
+    async def test_a_flushed_domain_is_asked_for_again(
+        self, service: Service, client: Client
+    ) -> None:
+        await client.ask("example.com")
+        await client.ask("example.com")
+        service.zone.no_policy("example.com")
+        await service.known.forget(Domain("example.com"))
+        assert await client.ask("example.com") == b"NOTFOUND "
 
     @pytest.mark.parametrize(
         "key", ["", ".example.com", "[192.0.2.1]", "localhost", "a..b", "x" * 9000, "\ud800"]
