@@ -1,20 +1,27 @@
-"""A store's stand-in for readers of the mail log, the sample log, and what it tells."""
+"""What the tests of both readers of the mail log share: the sample, a store, a reader that runs."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
+
+import pytest
 
 from mtastsd.log import Log
 from mtastsd.metrics import Metrics
 from mtastsd.postfix.maillog import MailLog
 from mtastsd.postfix.syslog import LogLine, parse_line
+from mtastsd.server.journal import JournalSource
+from mtastsd.server.logfile import POLL, LogFileSource
 from mtastsd.tlsrpt.session import Session
 from tests.fakes import FakeClock
 from tests.unit.maillog_tools import shown
 
 READ_AT = 1764003600.0
 """An hour after the lines of the sample were logged."""
+
+LIMIT = 20.0
 
 SAMPLE = Path(__file__).parents[1] / "data/maillog.txt"
 
@@ -52,6 +59,11 @@ class Kept:
         self._taken: list[str] = []
         self._at = ""
 
+    @property
+    def began(self) -> bool:
+        """Whether a reader has told a position."""
+        return bool(self.cursor or self._at)
+
     def take(self, session: Session, count: int) -> None:
         assert count == 1
         self._taken.append(shown(session))
@@ -74,14 +86,64 @@ class Kept:
         self._taken, self._at = [], ""
 
 
-class World:
-    """What a reader gets handed."""
+class Running:
+    """A reader that can be stopped, killed and started, and what it gets handed."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(READ_AT)
         self.kept = Kept()
         self.metrics = Metrics()
         self.log = Log(logging.getLogger("mtastsd"))
+        self._task: asyncio.Task[None] | None = None
+
+    def source(self) -> LogFileSource | JournalSource:
+        """The reader, as it is after a start."""
+        raise NotImplementedError
+
+    @property
+    def alive(self) -> bool:
+        return self._task is not None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self.source().run())
+
+    async def read(self, seconds: float = POLL) -> None:
+        """Let the reader come to the end of what is there, twice, with a time between."""
+        async with asyncio.timeout(LIMIT):
+            await self.clock.asleep()
+            self.clock.advance(seconds)
+            await self.clock.asleep()
+
+    async def stop(self) -> None:
+        """Between two lines."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def kill(self) -> None:
+        """What was not written is lost."""
+        await self.stop()
+        self.kept.lose()
+
+    async def counted(self) -> list[str]:
+        """What is counted in the end."""
+        if self._task is None:
+            self.start()
+        await self.read()
+        await self.stop()
+        self.kept.write()
+        return self.kept.sessions
 
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"mtastsd_{name}", labels) or 0.0
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Each event with what tells it from others of its kind."""
+    found = []
+    for record in caplog.records:
+        fields = getattr(record, "fields", {})
+        words = [str(fields[key]) for key in ("where", "after", "copy", "why") if key in fields]
+        found.append(" ".join([record.getMessage(), *words]))
+    return found
