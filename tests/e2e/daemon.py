@@ -92,9 +92,13 @@ class Daemon:
         """The same, with the daemon's configuration."""
         return self.program(*argv, "--config", str(self.config))
 
-    def wait_for_log(self, text: str) -> None:
-        """Until its log has the text."""
-        until(text, lambda: text in self.log.read_text(), seconds=REPLY_TIMEOUT, log=self.log)
+    def logged(self, text: str) -> int:
+        """How often its log has the text."""
+        return self.log.read_text().count(text)
+
+    def wait_for_log(self, text: str, *, more_than: int = 0) -> None:
+        """Until its log has the text more often than that."""
+        until(text, lambda: self.logged(text) > more_than, seconds=REPLY_TIMEOUT, log=self.log)
 
     def reply(self, key: str, map_name: str = "postfix") -> str:
         """What it answers to a look-up, as Postfix would get it."""

@@ -61,6 +61,19 @@ Policy = tuple[str, int, int, list[tuple[str, str, str]]]
 """Type, successful and failed sessions; result type, MX host and reason of each failure."""
 
 
+def good(kind: str) -> Policy:
+    return (kind, 1, 0, [])
+
+
+def failed(kind: str, result: str, mx: str, reason: str = "") -> Policy:
+    return (kind, 0, 1, [(result, mx, reason)])
+
+
+def unfetched(result: str, reason: str) -> Policy:
+    """Sent over TLS; that there is no policy to go by is no failure of the session."""
+    return ("sts", 1, 0, [(result, "", reason)])
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """A report that has arrived, and the domain that its mail or its file name says."""
@@ -104,6 +117,15 @@ class Reporting:
         self.postfix.send(to)
         assert set(to) <= self.postfix.wait(to, PATIENCE).keys()
 
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The daemon is down in the block, in good order."""
+        assert self.daemon.stop() == 0
+        try:
+            yield
+        finally:
+            self.daemon.start()
+
     def end_day(self) -> int:
         """Put what belongs to today on an earlier day; how many days ago. The daemon must be down.
 
@@ -126,8 +148,7 @@ class Reporting:
 
     def listed(self, days_ago: int = 0) -> dict[str, Json]:
         """`mtastsd report list` of a day, by domain."""
-        day = date.fromordinal(date(1970, 1, 1).toordinal() + int(time.time() // DAY) - days_ago)
-        found = self.daemon.tell("report", "list", "--json", "--day", day.isoformat())
+        found = self.daemon.tell("report", "list", "--json", "--day", day(days_ago).isoformat())
         return {row["domain"]: row for row in json.loads(found)["domains"]}
 
     def wait_until_reported(self, days_ago: int, domains: Iterable[str]) -> None:
@@ -186,6 +207,11 @@ def running(reporting: Reporting, instead_of: Daemon) -> Iterator[Reporting]:
             reporting.daemon.stop()
     finally:
         instead_of.start()
+
+
+def day(days_ago: int) -> date:
+    """The date then, UTC."""
+    return date.fromordinal(date(1970, 1, 1).toordinal() + int(time.time() // DAY) - days_ago)
 
 
 def _said(entry: Json) -> Policy:
