@@ -168,6 +168,7 @@ class Collecting:
     async def flush(self) -> None:
         """Write what was added up."""
         await self.collector.flush()
+        await self._probes.flush()
 
     def close(self) -> None:
         """Close the socket."""

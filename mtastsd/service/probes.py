@@ -96,7 +96,7 @@ class Probes:
         while True:
             await self._clock.sleep(PACE)
             self._turn_day()
-            await self._save()
+            await self.flush()
             if self._queue:
                 await self._one(self._queue.popleft())
 
@@ -200,7 +200,8 @@ class Probes:
         while len(self._paused) > MAX_PAUSED:
             self._paused.popitem(last=False)
 
-    async def _save(self) -> None:
+    async def flush(self) -> None:
+        """Write the findings that wait: at each turn, and at the end."""
         for day, findings in list(self._unsaved.items()):
             try:
                 await self._store.note(day, findings)

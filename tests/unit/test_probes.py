@@ -189,3 +189,11 @@ async def test_a_store_that_is_away_gets_it_later(setup: Setup) -> None:
     setup.notes.broken = False
     await setup.seconds(2)
     assert setup.results() == [(D, MX, None)]
+
+
+async def test_a_stop_right_after_a_probe_loses_no_finding(setup: Setup) -> None:
+    setup.want()
+    await setup.seconds(1)
+    assert (setup.prober.asked, setup.results()) == ([(MX, "192.0.2.1", 25)], [])
+    await setup.probes.flush()
+    assert setup.results() == [(D, MX, None)]
