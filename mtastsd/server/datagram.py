@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mtastsd.log import Log
 from mtastsd.metrics import Metrics
 from mtastsd.ports import Clock
 from mtastsd.postfix import datagram
 from mtastsd.postfix.datagram import BadDatagram
-from mtastsd.server.receiver import ENTRY, HEADER, MAX_DATAGRAM
+from mtastsd.server.receiver import DRAIN, HEADER, MAX_DATAGRAM, MAX_ENTRIES, MAX_PENDING
 from mtastsd.tlsrpt.session import Session
 
 RESTART_AFTER = 1.0
@@ -28,8 +29,8 @@ STOP_WITHIN = 0.3
 WARN_EVERY = 600.0
 """Seconds between warnings of one kind: whoever writes garbage must not fill the log too."""
 
-MAX_ENTRIES = 1 << 20
-"""Entries of a batch that are believed; the receiver's own limit on octets gives far fewer."""
+DECODE = 20
+"""Datagrams decoded and counted before look-ups have their turn: half a millisecond."""
 
 Take = Callable[[Session, int], None]
 
@@ -77,16 +78,17 @@ class DatagramSource:
 
     async def _read(self, ours: socket.socket, process: asyncio.subprocess.Process) -> None:
         reader, writer = await asyncio.open_connection(sock=ours.dup())
+        # Apart, so that a stop does not tear a batch.
+        taking = asyncio.ensure_future(self._batches(reader))
         try:
-            await self._batches(reader)
+            await asyncio.shield(taking)
         except asyncio.CancelledError:
             with contextlib.suppress(OSError):
                 ours.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_WITHIN):
-                    await self._batches(reader)
+            await asyncio.wait([taking], timeout=STOP_WITHIN)
             raise
         finally:
+            taking.cancel()
             writer.transport.abort()
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -98,15 +100,26 @@ class DatagramSource:
         """Take batches until the stream ends."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                at, entries, truncated, dropped = HEADER.unpack(
+                at, entries, size, truncated, dropped = HEADER.unpack(
                     await reader.readexactly(HEADER.size)
                 )
+                if entries > MAX_ENTRIES + DRAIN or size > MAX_PENDING + MAX_DATAGRAM:
+                    raise RuntimeError(f"a batch of {entries} entries, {size} octets")
                 self._lost("truncated", truncated)
                 self._lost("flood", dropped)
-                for _ in range(min(entries, MAX_ENTRIES)):
-                    count, size = ENTRY.unpack(await reader.readexactly(ENTRY.size))
-                    octets = await reader.readexactly(min(size, MAX_DATAGRAM))
-                    self._decode(octets, at, count)
+                numbers = struct.unpack(f"!{2 * entries}I", await reader.readexactly(8 * entries))
+                octets = await reader.readexactly(size)
+                await self._entries(octets, at, numbers[:entries], numbers[entries:])
+
+    async def _entries(
+        self, octets: bytes, at: float, counts: Sequence[int], sizes: Sequence[int]
+    ) -> None:
+        start = 0
+        for number, (count, size) in enumerate(zip(counts, sizes, strict=True), 1):
+            self._decode(octets[start : start + size], at, count)
+            start += size
+            if number % DECODE == 0:
+                await asyncio.sleep(0)
 
     def _decode(self, octets: bytes, at: float, count: int) -> None:
         self._metrics.datagrams.inc(count)

@@ -5,12 +5,16 @@ without waiting, and threads of one Python share a lock: a daemon that decodes, 
 beside it would lose bursts. So this process drains the socket in a tight loop, counts equal
 datagrams (libtlsrpt puts no time in them) and hands batches on through a stream.
 
-A batch: header (wall time of its end, entries, datagrams too long to be read whole, datagrams
-dropped because nobody took the batches), then for each entry a count, a length and the octets.
+A batch: header (wall time of its end, entries, octets of all entries, datagrams too long to be read
+whole, datagrams dropped because nobody took the batches), then the counts of all entries, their
+lengths, and their octets.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import select
 import signal
 import socket
@@ -18,8 +22,7 @@ import struct
 import sys
 import time
 
-HEADER = struct.Struct("!dIII")
-ENTRY = struct.Struct("!II")
+HEADER = struct.Struct("!dIIII")
 
 MAX_DATAGRAM = 1 << 20
 """Octets: four times what a sender's default buffer lets through (212,992)."""
@@ -30,12 +33,23 @@ FLUSH_EVERY = 0.2
 MAX_BATCH = 4 << 20
 """Octets of different datagrams that make a batch full before its time."""
 
+MAX_ENTRIES = 1000
+"""Different datagrams that make a batch full before its time: packing them takes 0.2 ms, in which a
+burst of 15,000/s brings three, and the kernel queues ten."""
+
 MAX_PENDING = 32 << 20
 """Octets of batches that wait for a daemon that takes none; beyond, datagrams are dropped and
 counted."""
 
-DRAIN = 4096
+DRAIN = 1000
 """Datagrams taken in one go before the stream is looked at again."""
+
+GIVE_WAY = 0.001
+"""Seconds of rest after `DRAIN` datagrams that never left the queue empty: that is a flood, not
+mail, and a process that goes before all others must not take a core for it."""
+
+PRIORITY = 1
+"""Real-time priority, where we may have one. The least: it goes before whatever has none."""
 
 
 class Receiver:
@@ -59,16 +73,16 @@ class Receiver:
         poll = select.poll()
         poll.register(self._datagrams, select.POLLIN)
         poll.register(self._stream, select.POLLIN)
-        stream = self._stream.fileno()
+        datagrams, stream = self._datagrams.fileno(), self._stream.fileno()
         while True:
             events = dict(poll.poll(self._wait()))
-            if self._datagrams.fileno() in events:
-                self._drain()
+            if datagrams in events and not self._drain():
+                time.sleep(GIVE_WAY)
             if events.get(stream, 0) & (select.POLLHUP | select.POLLERR):
                 return
             if events.get(stream, 0) & select.POLLIN:
                 break
-            if self._octets >= MAX_BATCH or self._due():
+            if self._full() or self._due():
                 self._seal()
             self._write()
             wanted = select.POLLIN | (select.POLLOUT if self._pending else 0)
@@ -84,14 +98,20 @@ class Receiver:
     def _due(self) -> bool:
         return bool(self._began) and time.monotonic() >= self._began + FLUSH_EVERY
 
-    def _drain(self) -> None:
+    def _full(self) -> bool:
+        return self._octets >= MAX_BATCH or len(self._counts) >= MAX_ENTRIES
+
+    def _drain(self) -> bool:
+        """Take what is queued; whether that was all."""
         receive, buffer, counts = self._datagrams.recv_into, self._buffer, self._counts
         view = memoryview(buffer)
+        emptied = False
         for _ in range(DRAIN):
             try:
                 # With MSG_TRUNC the length is the datagram's own, even where it did not fit.
                 size = receive(buffer, 0, socket.MSG_TRUNC)
             except BlockingIOError:
+                emptied = True
                 break
             if size > MAX_DATAGRAM:
                 self._truncated += 1
@@ -108,15 +128,18 @@ class Receiver:
             self._octets += size
         if not self._began and (counts or self._truncated or self._dropped):
             self._began = time.monotonic()
+        return emptied
 
     def _seal(self) -> None:
         """Turn what was counted into a batch that waits to be written."""
         if not self._began:
             return
-        out = self._pending
-        out += HEADER.pack(time.time(), len(self._counts), self._truncated, self._dropped)
-        for octets, count in self._counts.items():
-            out += ENTRY.pack(count, len(octets)) + octets
+        out, counts = self._pending, self._counts
+        size = len(counts)
+        out += HEADER.pack(time.time(), size, self._octets, self._truncated, self._dropped)
+        # All at once: entry by entry it takes four times as long, and meanwhile the queue fills.
+        out += struct.pack(f"!{2 * size}I", *counts.values(), *map(len, counts))
+        out += b"".join(counts)
         self._counts.clear()
         self._octets = self._truncated = self._dropped = 0
         self._began = 0.0
@@ -143,6 +166,11 @@ def main() -> None:
     # must not lose what was received.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    gc.disable()  # nothing here makes cycles
+    # The kernel's queue holds 0.7 ms of a burst of 15,000/s. On a busy machine a process that waits
+    # for its turn loses a sixth to a third of that, one that goes first nothing.
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
     datagrams, stream = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
     Receiver(datagrams, stream).run()
 

@@ -173,7 +173,7 @@ class Loop:
     def batch(self) -> tuple[int, int, int]:
         """Entries, truncated and dropped of the next batch."""
         header = self.daemon.recv(receiver.HEADER.size)
-        _, entries, truncated, dropped = receiver.HEADER.unpack(header)
+        _, entries, _, truncated, dropped = receiver.HEADER.unpack(header)
         return entries, truncated, dropped
 
 
