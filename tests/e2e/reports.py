@@ -54,6 +54,9 @@ dkim_key = "{key}"
 
 DAY = 86400
 
+NOT_CLOSED = "not closed yet"
+"""What `mtastsd report list` says of a domain-day that no report was decided on."""
+
 Json = dict[str, Any]
 Key = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
@@ -146,19 +149,32 @@ class Reporting:
             database.commit()
         return ago
 
+    def report_day(
+        self, local_part: str, domains: Iterable[str], *, probed: Iterable[str], mails: int
+    ) -> int:
+        """A mail to each domain, the end of the day, and all of its reports delivered, so many by
+        mail; how many days ago it then was. `probed`: domains whose MX host is looked at."""
+        self.deliver(local_part, domains)
+        for domain in probed:
+            self.daemon.wait_for_log(f"probed mx=mx.{domain}")
+        with self.stopped():
+            ago = self.end_day()
+        self.wait_for_mails(mails)
+        self.wait_until_reported(ago)
+        return ago
+
     def listed(self, days_ago: int = 0) -> dict[str, Json]:
         """`mtastsd report list` of a day, by domain."""
         found = self.daemon.tell("report", "list", "--json", "--day", day(days_ago).isoformat())
         return {row["domain"]: row for row in json.loads(found)["domains"]}
 
-    def wait_until_reported(self, days_ago: int, domains: Iterable[str]) -> None:
-        """Until every report of the domains on that day is delivered."""
-        wanted = set(domains)
+    def wait_until_reported(self, days_ago: int) -> None:
+        """Until that day is closed and every report of it delivered."""
 
         def done() -> bool:
-            rows = [row for name, row in self.listed(days_ago).items() if name in wanted]
+            rows = self.listed(days_ago).values()
             states = {d["state"] for row in rows for d in row["deliveries"]}
-            return all(row["deliveries"] for row in rows) and states == {"delivered"}
+            return all(row["state"] != NOT_CLOSED for row in rows) and states == {"delivered"}
 
         until("reports delivered", done, seconds=PATIENCE, log=self.daemon.log)
 

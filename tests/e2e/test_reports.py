@@ -87,14 +87,8 @@ def first_day(reporting: Reporting) -> int:
     # other map name, or Postfix would get the reply that was kept.)
     assert daemon.reply("both.dane.test", "postfix") == "OK dane-only"
     daemon.wait_for_log("policy-fetched domain=both.dane.test")
-    reporting.deliver("first", {*BY_MAIL, *BY_POST, UNWANTED})
-    for domain in PROBED:
-        daemon.wait_for_log(f"probed mx=mx.{domain}")
-    with reporting.stopped():
-        ago = reporting.end_day()
-    reporting.wait_for_mails(len(BY_MAIL))
-    reporting.wait_until_reported(ago, {*BY_MAIL, *BY_POST})
-    return ago
+    domains = {*BY_MAIL, *BY_POST, UNWANTED}
+    return reporting.report_day("first", domains, probed=PROBED, mails=len(BY_MAIL))
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +160,7 @@ def test_sigkill_in_the_middle_of_the_outbox(reporting: Reporting) -> None:
         read = map(reporting.read, reporting.mails())
         return [one for one in read if one.report["report-id"].startswith(ident)]
 
-    reporting.wait_until_reported(ago, OUTBOX)
+    reporting.wait_until_reported(ago)
     until("mails", lambda: len(arrived()) >= len(OUTBOX), seconds=PATIENCE)
     assert {one.domain for one in arrived()} == set(OUTBOX)
     assert len({one.report["report-id"] for one in arrived()}) == len(OUTBOX)

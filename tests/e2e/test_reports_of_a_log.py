@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.daemon import Daemon
 from tests.e2e.reports import (
+    NOT_CLOSED,
     PATIENCE,
     Policy,
     Received,
@@ -43,6 +44,8 @@ WANT: dict[str, list[Policy]] = {
     "plain.sts.test": [good("no-policy-found")],
 }
 
+PROBED = ("testing.sts.test", "testing-expired.sts.test")
+
 UNWANTED = "norpt.sts.test"
 """It has no TLS-RPT record; the log tells of it all the same."""
 
@@ -59,15 +62,7 @@ def reporting(world: World, postfixes: dict[str, Postfix], daemon: Daemon) -> It
 @pytest.fixture(scope="module")
 def first_day(reporting: Reporting) -> int:
     """How many days ago it was; its reports are delivered."""
-    daemon = reporting.daemon
-    reporting.deliver("log", {*WANT, UNWANTED})
-    for domain in ("testing.sts.test", "testing-expired.sts.test"):
-        daemon.wait_for_log(f"probed mx=mx.{domain}")
-    with reporting.stopped():
-        ago = reporting.end_day()
-    reporting.wait_for_mails(len(WANT))
-    reporting.wait_until_reported(ago, WANT)
-    return ago
+    return reporting.report_day("log", {*WANT, UNWANTED}, probed=PROBED, mails=len(WANT))
 
 
 @pytest.fixture(scope="module")
@@ -99,5 +94,5 @@ def test_reports_about_reports_do_not_loop(
     def state() -> object:
         return reporting.listed(ago)[REPORTS_DOMAIN]["state"]
 
-    until("closed", lambda: state() != "not closed yet", seconds=PATIENCE)
+    until("closed", lambda: state() != NOT_CLOSED, seconds=PATIENCE)
     assert state() == "looped"
