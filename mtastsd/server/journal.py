@@ -51,6 +51,9 @@ REOPEN_AFTER = 10.0
 POSTFIX_ACCOUNT = "postfix"
 """Postfix's `mail_owner`, as every distribution has it."""
 
+MAX_PID = 0xFFFF_FFFF
+"""The kernel's are shorter."""
+
 _UNIT = re.compile(r"postfix[A-Za-z0-9:_.\\@-]{0,200}\.service")
 _EXE = re.compile(r"(?:/[^/]+)*/postfix(?:/s?bin)?/(?:smtp|tlsproxy)(?: \(deleted\))?")
 _PID = re.compile(r"[0-9]{1,10}")
@@ -153,7 +156,7 @@ def line_of(entry: Entry, trust: Trust) -> LogLine | Literal["other", "untrusted
 def _number(value: object) -> int | None:
     """A number as the library gives it, or in digits."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if value >= 0 else None
+        return value if 0 <= value <= MAX_PID else None
     return int(value) if isinstance(value, str) and _PID.fullmatch(value) else None
 
 
@@ -194,6 +197,9 @@ class JournalSource:
                 except OSError as error:
                     if self._feed.may_warn("failed"):
                         self._log.warning("journal-failed", error=str(error))
+                except Exception as bug:
+                    # Look-ups go on without the log.
+                    self._log.error("bug", exc=bug)
                 await self._clock.sleep(REOPEN_AFTER)
 
     async def _read(self, lane: _Lane) -> None:
@@ -228,20 +234,30 @@ class JournalSource:
         cursor = Cursor.decode(self._cursor)
         if self._position:  # it failed and was opened anew
             await self._go(lane, self._position)
-            return
-        found: Found = "no-cursor"
-        if cursor is not None:
-            found = await self._go(lane, cursor.upto)
-        elif self._cursor:
-            self._lost(self._cursor)
-        if cursor is None or found == "no-cursor":
+        elif cursor is None:
+            if self._cursor:
+                self._lost(self._cursor)
             await self._first(lane)
-        elif found == "found":
-            await self._again(lane, cursor)
         else:
-            self._position = cursor.upto
-            self._feed.begin(cursor.upto, commit=False)
-            self._feed.resumed(cursor.upto, cursor.at)
+            await self._resume(lane, cursor)
+        if cursor is not None and self._feed.again:
+            await self._again(lane, cursor)
+
+    async def _resume(self, lane: _Lane, cursor: Cursor) -> None:
+        found = await self._go(lane, cursor.upto)
+        if found == "no-cursor":
+            await self._first(lane)
+            return
+        self._feed.begin(cursor.since, commit=False)
+        again = found == "found" and cursor.since != cursor.upto
+        if again and await lane.go(cursor.since) != "no-cursor":  # gone: there is less to read
+            self._position = cursor.since
+            self._feed.again = True
+            return
+        self._position = cursor.upto
+        self._feed.resumed(cursor.upto, cursor.at)
+        if found == "found":
+            self._log.info("log-begun", reader=NAME, where="position", again=0)
 
     async def _first(self, lane: _Lane) -> None:
         """Begin with what is written from now on. A time is a position as well, for there may be
@@ -253,23 +269,17 @@ class JournalSource:
 
     async def _again(self, lane: _Lane, cursor: Cursor) -> None:
         """Read the entries before the position once more, to know of deliveries under way."""
-        self._feed.begin(cursor.since, commit=False)
-        self._feed.again = True
-        count, ended = 0, cursor.since == cursor.upto
-        try:
-            if not ended:
-                await lane.go(cursor.since)  # if that is gone, there is less to read
-            while not ended:
-                batch = await lane.read()
-                places = [entry.cursor for entry in batch.entries]
-                ended = batch.end or cursor.upto in places
-                last = places.index(cursor.upto) + 1 if cursor.upto in places else len(places)
-                self._digest(batch.entries[:last])
-                count += last
-        finally:
-            self._position = cursor.upto
-            self._feed.resumed(cursor.upto, cursor.at)
+        count, ended = 0, False
+        while not ended:
+            batch = await lane.read()
+            places = [entry.cursor for entry in batch.entries]
+            ended = batch.end or cursor.upto in places
+            last = places.index(cursor.upto) + 1 if cursor.upto in places else len(places)
+            self._digest(batch.entries[:last])
+            count += last
         await self._go(lane, cursor.upto)
+        self._position = cursor.upto
+        self._feed.resumed(cursor.upto, cursor.at)
         self._log.info("log-begun", reader=NAME, where="position", again=count)
 
     async def _go(self, lane: _Lane, position: str) -> Found:

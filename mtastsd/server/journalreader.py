@@ -38,6 +38,7 @@ class SystemdJournal:
         self._reader = reader
         self._system = system
         self._next: Entry | None = None
+        reader.converters["__REALTIME_TIMESTAMP"] = _seconds
         reader.add_match("_TRANSPORT=syslog")
         reader.fileno()  # from now on it is told of files that come and go
 
@@ -97,4 +98,8 @@ class SystemdJournal:
         fields = self._reader.get_next()
         if not fields:
             return None
-        return Entry(fields["__CURSOR"], fields["__REALTIME_TIMESTAMP"].timestamp(), fields)
+        return Entry(fields["__CURSOR"], fields["__REALTIME_TIMESTAMP"], fields)
+
+
+def _seconds(microseconds: int) -> float:
+    return microseconds / 1e6

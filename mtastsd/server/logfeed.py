@@ -153,17 +153,14 @@ class LogFeed:
             return
         self._latest = max(self._latest, at)
         try:
-            sessions = self._maillog.feed(program, pid, message, at, host)
+            for session in self._maillog.feed(program, pid, message, at, host):
+                if not self.again and at >= self.counted_until:
+                    self._take(session, 1)
+                    self._counted = True
         except Exception as bug:
             # One line's bug must not end the reading of all others.
             self._log.error("bug", exc=bug, line=message)
             self.skipped("bug")
-            return
-        if self.again or at < self.counted_until:
-            return
-        for session in sessions:
-            self._take(session, 1)
-            self._counted = True
 
     def passed(self, position: str, amount: int, lines: int) -> None:
         """All before a position was fed: so many lines, and so much by the reader's own measure."""

@@ -27,8 +27,12 @@ from mtastsd.server.logtail import Mark, Note, NotOpen, Step, Tail
 POLL = 0.5
 """Seconds between looks at a file that had no more to give."""
 
+AFTER_BUG = 10.0
+"""Seconds before a reader that met a bug goes on."""
+
 MAX_AGAIN = 32 << 20
-"""Octets of the log that are read again at most: 1.5 seconds, in small parts."""
+"""Octets of the log that are read again at most: 3.5 seconds of work if all lines tell of TLS, in
+parts of milliseconds."""
 
 _SIGNS = tuple(service.encode() + b"[" for service in SERVICES)
 
@@ -75,10 +79,18 @@ class LogFileSource:
     async def run(self) -> None:
         """Read for ever. When cancelled, each line that was read is counted and its position told,
         and others are not."""
+        begun = False
         try:
-            await self._begin()
             while True:
-                await self._turn()
+                try:
+                    if not begun:
+                        await self._begin()
+                        begun = True
+                    await self._turn()
+                except Exception as bug:
+                    # Look-ups go on without the log.
+                    self._log.error("bug", exc=bug)
+                    await self._clock.sleep(AFTER_BUG)
         finally:
             self._tail.close()
 

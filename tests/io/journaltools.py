@@ -33,6 +33,8 @@ class Disk:
     gone: int = 0
     broken: set[int] = field(default_factory=set)
     fails: bool = False
+    fails_after: int = -1
+    bug: bool = False
     refuses: bool = False
     readable: bool = True
     opened: int = 0
@@ -75,7 +77,9 @@ class FakeJournal:
         self._next = later[0] if later else len(self._disk.entries)
 
     def read(self, limit: int) -> Batch:
-        if self._disk.fails:
+        assert not self._disk.bug
+        self._disk.fails_after -= 1
+        if self._disk.fails or self._disk.fails_after == 0:
             raise OSError(5, "Input/output error")
         found: list[Entry] = []
         broken = 0

@@ -82,6 +82,7 @@ def test_whom_it_believes(others: Fields, wanted: bool) -> None:
         ({"SYSLOG_PID": "7", "_PID": None}, ("postfix/smtp", 7, "x")),
         ({"SYSLOG_PID": "x"}, ("postfix/smtp", 1, "x")),
         ({"SYSLOG_PID": -7}, ("postfix/smtp", 1, "x")),
+        ({"SYSLOG_PID": 1 << 99}, ("postfix/smtp", 1, "x")),
         ({"SYSLOG_IDENTIFIER": "postfix-out/smtp"}, ("postfix-out/smtp", 1, "x")),
         ({"SYSLOG_IDENTIFIER": "mta/tlsproxy"}, ("mta/tlsproxy", 1, "x")),
         ({"MESSAGE": b"x\xff"}, ("postfix/smtp", 1, "x\ufffd")),
@@ -227,19 +228,47 @@ async def test_a_journal_that_fails_is_opened_anew(caplog: pytest.LogCaptureFixt
         assert running.disk.opened <= 1
 
 
-async def test_a_journal_that_fails_while_lines_are_read_again() -> None:
+async def test_a_bug_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
     async with reading() as running:
-        running.write(established(), established(B), to(B))
+        running.disk.bug = True
+        await running.read()
+        running.disk.bug = False
+        running.write(established(), to())
+        await running.read(journal.REOPEN_AFTER)
+        assert await running.counted() == [OK]
+        assert events(caplog) == ["log-begun end", "bug"]
+
+
+async def test_the_first_half_of_a_position_is_none() -> None:
+    """Nothing is read again then, least of all what comes behind the other half."""
+    async with reading() as running:
+        running.write(established(), to())
         await running.read()
         running.kept.write()
         await running.kill()
-        running.disk.fails = True
+        running.kept.cursor = running.kept.cursor.replace(
+            running.kept.cursor.partition(" ")[0] + " ", "x "
+        )
+        running.write(established(B), to(B))
+        assert await running.counted() == [OK, OK_B]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6])
+async def test_a_journal_that_fails_while_lines_are_read_again(
+    after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That goes on where it was."""
+    monkeypatch.setattr(journal, "BATCH", 1)
+    async with reading() as running:
+        running.write(established(), to(), established(B), to(B), established())
+        await running.read(logfeed.COMMIT_EVERY)
+        running.kept.write()
+        await running.kill()
+        running.disk.fails_after = after
         running.start()
-        await running.clock.asleep()
-        running.disk.fails = False
-        running.write(*["x"] * 3, established(B), to(B, queue_id="ABCDEF12345"))
+        running.write(to(queue_id="ABCDEF12345"))
         await running.read(journal.REOPEN_AFTER)
-        assert await running.counted() == [OK_B, OK_B]
+        assert await running.counted() == [OK, OK_B, OK]
 
 
 async def test_entries_that_can_t_be_read_are_passed_over() -> None:

@@ -174,6 +174,7 @@ class Broken:
     """A library whose entries can't be read, from one on."""
 
     def __init__(self, row: int) -> None:
+        self.converters: dict[str, object] = {}
         self._left = row
 
     def get_next(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtastsd.postfix.maillog import MailLog
-from mtastsd.server import logtail
+from mtastsd.server import logfeed, logfile, logtail
 from tests.io.logfiles import DELIVERY, OTHER, SECOND, RunningFile, line, reading
 from tests.io.logtools import events, sample_lines, sessions_of
 from tests.unit.maillog_tools import OK, OK_B, B, established, to
@@ -112,7 +112,7 @@ async def test_a_line_that_is_too_long(tmp_path: Path, size: int, restart: bool)
     assert len(junk) == size + 1
     async with reading(tmp_path) as running:
         running.write(line(established()) + junk[: -len(forged)])
-        await running.read()
+        await running.read(logfeed.COMMIT_EVERY)
         if restart:
             running.kept.write()
             await running.kill()
@@ -180,6 +180,19 @@ async def test_a_bug_in_one_line_ends_nothing(
         assert running.value("log_lines_skipped_total", why="bug") == 1
 
 
+async def test_a_bug_in_the_reader_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with reading(tmp_path) as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(logtail.TailedFile, "read", lambda self: 1 / 0)
+            await running.read()
+        running.write(DELIVERY)
+        await running.read(logfile.AFTER_BUG)
+        assert await running.counted() == [OK]
+        assert events(caplog) == ["log-begun end", "bug"]
+
+
 async def test_a_burst_comes_in_bounded_pieces(tmp_path: Path) -> None:
     async with reading(tmp_path) as running:
         running.write(b"".join(LINES) * 50)
@@ -212,6 +225,28 @@ async def test_the_old_file_is_read_to_its_end_first(
         running.write(line(to(B, queue_id="ABCDEF12345")))
         assert await running.counted() == [OK, OK_B]
         assert events(caplog) == ["log-begun end", "log-opened rotated"]
+
+
+async def test_a_line_that_comes_while_the_next_file_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer is told to begin a new file between our two looks."""
+    successor = logtail._successor
+    late = [line(to())]
+
+    def looking(path: Path, file: logtail.TailedFile) -> object:
+        if late and not log.path.stat().st_size:
+            log.write(late.pop(), "mail.log.1")
+            log.write(SECOND)
+        return successor(path, file)
+
+    async with reading(tmp_path) as running:
+        log = running
+        running.write(line(established()))
+        await running.read()
+        running.rotate()
+        monkeypatch.setattr(logtail, "_successor", looking)
+        assert await running.counted() == [OK, OK_B]
 
 
 @pytest.mark.parametrize("to_number", [True, False])

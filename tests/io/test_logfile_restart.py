@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mtastsd.metrics import Metrics
 from mtastsd.names import Domain
 from mtastsd.server import logfeed, logfile, logtail
+from mtastsd.server.logfeed import Cursor
 from mtastsd.server.logfile import LogFileSource, reader_name
 from mtastsd.service.collector import Collector
 from mtastsd.store.sqlite import SqliteStore
@@ -105,6 +106,54 @@ async def test_an_inode_that_is_used_again(tmp_path: Path) -> None:
         await running.kill()
         running.path.write_bytes(line("x", pid=9) * 20 + SECOND)  # the same inode
         assert await running.counted() == [OK, OK_B]
+
+
+async def test_what_is_to_be_read_again_is_gone(tmp_path: Path) -> None:
+    """There is less to read again, and no position before the kept one is written for it."""
+    async with reading(tmp_path) as running:
+        running.rotate()
+        running.write(DELIVERY)
+        await running.read()
+        running.kept.write()
+        await running.kill()
+        running.path.with_name("mail.log.1").unlink()
+        running.start()
+        await running.read(logfeed.COMMIT_EVERY)
+        running.kept.write()
+        await running.kill()
+        running.write(SECOND)
+        assert await running.counted() == [OK, OK_B]
+
+
+async def test_killed_at_the_beginning_of_a_file_that_was_not_there(tmp_path: Path) -> None:
+    running = RunningFile(tmp_path)
+    running.start()
+    await running.read()
+    running.write(line(established()))
+    await running.read()
+    running.kept.write()
+    await running.kill()
+    running.write(line(to()))
+    assert await running.counted() == [OK]
+
+
+async def test_the_beginning_of_a_file_is_no_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be told from that of another file with the same inode."""
+    monkeypatch.setattr(logfeed, "COMMIT_EVERY", 0.0)
+    told: list[str] = []
+    async with reading(tmp_path) as running:
+        await running.stop()
+        running.kept.at = lambda name, cursor: told.append(cursor)  # type: ignore[method-assign]
+        running.start()
+        for n in range(5):
+            running.write(OTHER)
+            await running.read()
+            running.rotate() if n % 2 else running.copytruncate()
+    upto = [Cursor.decode(cursor) for cursor in told]
+    assert len(upto) > 3
+    assert not [c for c in upto if c is None or ":0:0:" in c.upto]
 
 
 async def test_waits_for_a_file_that_is_not_there_after_a_restart(tmp_path: Path) -> None:
