@@ -127,7 +127,10 @@ async def test_the_first_start_is_now(caplog: pytest.LogCaptureFixture) -> None:
 async def test_an_empty_journal_has_a_position_too() -> None:
     async with reading() as running:
         await running.kill()
-        running.write(established(), to())
+        running.write(established())
+        running.start()
+        await running.read()
+        running.write(to())
         assert await running.counted() == [OK]
 
 
@@ -249,7 +252,10 @@ async def test_the_first_half_of_a_position_is_none() -> None:
         running.kept.cursor = running.kept.cursor.replace(
             running.kept.cursor.partition(" ")[0] + " ", "x "
         )
-        running.write(established(B), to(B))
+        running.write(established(B))
+        running.start()
+        await running.read()
+        running.write(to(B))
         assert await running.counted() == [OK, OK_B]
 
 

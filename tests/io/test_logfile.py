@@ -112,6 +112,7 @@ async def test_a_line_that_is_too_long(tmp_path: Path, size: int, restart: bool)
     assert len(junk) == size + 1
     async with reading(tmp_path) as running:
         running.write(line(established()) + junk[: -len(forged)])
+        await running.read()
         await running.read(logfeed.COMMIT_EVERY)
         if restart:
             running.kept.write()
@@ -247,6 +248,29 @@ async def test_a_line_that_comes_while_the_next_file_is_looked_for(
         running.rotate()
         monkeypatch.setattr(logtail, "_successor", looking)
         assert await running.counted() == [OK, OK_B]
+
+
+async def test_a_rotation_while_the_next_file_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = logtail.open_log
+    parts = [line(to()) + line(established(B))]
+
+    def rotated(path: Path) -> object:
+        if parts and path == log.path and log.path.stat().st_size:
+            log.rotate()
+            log.write(parts.pop())
+        return opening(path)
+
+    async with reading(tmp_path) as running:
+        log = running
+        running.rotate()
+        running.write(line(established()))
+        monkeypatch.setattr(logtail, "open_log", rotated)
+        await running.read()
+        running.write(line(to(B, queue_id="ABCDEF12345")))
+        assert await running.counted() == [OK, OK_B]
+        assert not parts
 
 
 @pytest.mark.parametrize("to_number", [True, False])
