@@ -167,9 +167,10 @@ static void report(double wall, double cpu) {
     double client = (double)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) +
                     (double)(own.ru_utime.tv_usec + own.ru_stime.tv_usec) / 1e6;
     qsort(times, n_times, sizeof *times, by_size);
-    printf("{\"requests\":%zu,\"wall_s\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f,"
+    printf("{\"requests\":%zu,\"wall_s\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f,"
            "\"cpu_s\":%.2f,\"client_cpu_s\":%.2f,\"lost\":%zu,\"replies\":{",
-           n_times, wall, percentile(.5), percentile(.99), percentile(1), cpu, client, lost);
+           n_times, wall, percentile(.5), percentile(.99), percentile(.999), percentile(1), cpu,
+           client, lost);
     for (size_t w = 0; w < N_WORDS; w++)
         printf("%s\"%s\":%zu", w ? "," : "", words[w], counts[w]);
     printf("}}\n");

@@ -52,6 +52,7 @@ class Load:
     p99: float = 0.0
     client_cpu: float = 0.0
     ok: int = 0
+    p999: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -219,6 +220,7 @@ def _load(line: str) -> Load:
         p99=found.get("p99_us", 0.0) / 1e6,
         client_cpu=found.get("client_cpu_s", 0.0),
         ok=found.get("replies", {}).get("OK", 0),
+        p999=found.get("p999_us", 0.0) / 1e6,
     )
 
 
