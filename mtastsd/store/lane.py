@@ -75,7 +75,7 @@ class Lane:
 
         A caller that is cancelled does not stop the job: what was to be written is written.
         """
-        return await self.call(partial(self._use, job))
+        return await self.call(partial(self.use, job))
 
     def call(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run `work` in the thread, without a connection."""
@@ -83,7 +83,7 @@ class Lane:
             raise StoreUnavailable("too many wait for the database")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        if not self.post(partial(_deliver, loop, future, work)):
+        if not self.post(partial(deliver, loop, future, work)):
             raise StoreUnavailable("the store is closed")
         return future
 
@@ -128,7 +128,7 @@ class Lane:
             self._closed = loop.create_future()
             with self._gate:
                 self._shut = True
-                self._queue.put(partial(_deliver, loop, self._closed, self.disconnect))
+                self._queue.put(partial(deliver, loop, self._closed, self.disconnect))
                 self._queue.put(None)
         return asyncio.shield(self._closed)
 
@@ -136,7 +136,8 @@ class Lane:
         while (work := self._queue.get()) is not None:
             work()
 
-    def _use(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    def use(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """What `job` returns, SQLite's errors judged. In the lane's thread only."""
         try:
             return job(self.connect())
         except StoreCorrupt as error:
@@ -155,9 +156,10 @@ class Lane:
             raise StoreUnavailable(str(error)) from error
 
 
-def _deliver(
+def deliver(
     loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], work: Callable[[], T]
 ) -> None:
+    """Do the work here, and settle the future in its loop."""
     settle: Callable[[], None]
     try:
         settle = partial(_settle, future, work())

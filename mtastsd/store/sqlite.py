@@ -20,9 +20,10 @@ from mtastsd.log import Log
 from mtastsd.names import Domain
 from mtastsd.ports import KnownDomain, KnownHop, StoreUnavailable
 from mtastsd.store import files, migrations, rows
-from mtastsd.store.database import every, one, upsert
+from mtastsd.store.database import Row, every, one, upsert
 from mtastsd.store.errors import StoreCorrupt, StoreError
 from mtastsd.store.lane import Lane, code_of
+from mtastsd.store.rounds import Rounds
 from mtastsd.store.sqlite_outbox import SqliteOutbox
 from mtastsd.store.sqlite_tallies import SqliteTallies
 from mtastsd.sts.flow import FETCH_RETRY
@@ -72,6 +73,8 @@ _FORGET_HOPS = """
         OR (recheck_at <= :over AND (finding = :error OR expires_at <= :stale))"""
 
 T = TypeVar("T")
+Save = tuple[Sequence[Row], Sequence[Row]]
+"""Rows of domains and of next hops."""
 
 
 class SqliteStore:
@@ -95,6 +98,8 @@ class SqliteStore:
         self._loads = Lane("store-load", self._open_reader, self._repair_later)
         self._scans = Lane("store-scan", self._open_reader, self._repair_later)
         self._writer = Lane("store-write", self._open_writer, self._repair_later)
+        self._loading = Rounds(self._loads, _load)
+        self._saving = Rounds(self._writer, self._save)
         self.tallies = SqliteTallies(self)
         self.outbox = SqliteOutbox(self)
 
@@ -122,19 +127,14 @@ class SqliteStore:
         return store
 
     async def load(self, domain: Domain, hop: str) -> tuple[KnownDomain | None, KnownHop | None]:
-        row = await self._loads.run(partial(one, _LOAD, (domain, rows.policy_domain(hop), hop)))
+        row = await self._loading.call((domain, rows.policy_domain(hop), hop))
         split = len(rows.DOMAIN_COLUMNS)
         return rows.domain_of(row[:split]), rows.hop_of(row[split:])
 
     async def save(self, domains: Sequence[KnownDomain], hops: Sequence[KnownHop]) -> None:
         domain_rows = [rows.domain_values(known) for known in domains]
         hop_rows = [rows.hop_values(known) for known in hops]
-
-        def job(connection: sqlite3.Connection) -> None:
-            connection.executemany(_SAVE_DOMAIN, domain_rows)
-            connection.executemany(_SAVE_HOP, hop_rows)
-
-        await self.write(job)
+        await self._saving.call((domain_rows, hop_rows))
 
     async def touch(self, domains: Sequence[tuple[Domain, float]]) -> None:
         values = [(used_at, domain, used_at) for domain, used_at in domains]
@@ -216,6 +216,14 @@ class SqliteStore:
 
     # What follows runs in the lanes' threads.
 
+    def _save(self, saves: Sequence[Save], connection: sqlite3.Connection) -> Sequence[None]:
+        def job(connection: sqlite3.Connection) -> None:
+            for sql, kind in ((_SAVE_DOMAIN, 0), (_SAVE_HOP, 1)):
+                connection.executemany(sql, [row for save in saves for row in save[kind]])
+
+        self._transact(job, connection)
+        return [None] * len(saves)
+
     def _transact(
         self, job: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
     ) -> T:
@@ -290,3 +298,7 @@ class SqliteStore:
             ) from error
         self._generation += 1
         self._log.error("store-set-aside", path=self._path, aside=aside, reason=why)
+
+
+def _load(keys: Sequence[Row], connection: sqlite3.Connection) -> Sequence[Row]:
+    return [one(_LOAD, key, connection) for key in keys]
