@@ -24,7 +24,7 @@ class Names(asyncio.DatagramProtocol):
     """Answers over UDP."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # uvloop's is none
+        self._transport = cast("asyncio.DatagramTransport", transport)  # uvloop's is none
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         end = data.index(b"\0", 12) + 5
@@ -51,7 +51,7 @@ class Mail(asyncio.Protocol):
     """Enough of SMTP."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         self._read = b""
         self._mail = False
         transport.write(b"220 mx.test ESMTP\r\n")
