@@ -44,7 +44,7 @@ counted."""
 DRAIN = 1000
 """Datagrams taken in one go before the stream is looked at again."""
 
-GIVE_WAY = 0.001
+GIVE_WAY = 0.0005
 """Seconds of rest after `DRAIN` datagrams that never left the queue empty: that is a flood, not
 mail, and a process that goes before all others must not take a core for it."""
 

@@ -23,7 +23,9 @@ from tests.bench.processes import (
 )
 
 CAPTURED = HERE.parent / "data" / "datagrams.jsonl"
-PEER = "tlsrpt-reporter==0.6.0"
+PEER = "tlsrpt-collectd"
+"""Of the PyPI package tlsrpt-reporter 0.6.0."""
+
 QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen")
 
 CONFIG = """\
@@ -88,7 +90,8 @@ class Sender:
 
     def send(self, path: Path, count: int, rate: int = 0) -> Sending:
         """So many: evenly spaced at `rate` a second, or as fast as they are taken for 0."""
-        argv = [self._program, "-s", path, "-f", self._file, "-n", str(count), "-r", str(rate)]
+        place = ["-s", str(path), "-f", str(self._file)]
+        argv = [str(self._program), *place, "-n", str(count), "-r", str(rate)]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchError(f"datagrams: exit {done.returncode}: {done.stderr[-500:]}")
@@ -132,16 +135,10 @@ def _ready(daemon: int) -> bool:
     )
 
 
-def install_peer(directory: Path) -> Path | None:
-    """tlsrpt-collectd in a virtual environment of its own; None where it can't be had."""
-    place = directory / "peer"
-    for argv in (
-        [sys.executable, "-m", "venv", place],
-        [place / "bin" / "pip", "install", "--quiet", PEER],
-    ):
-        if subprocess.run(argv, capture_output=True, check=False).returncode:
-            return None
-    return place / "bin" / "tlsrpt-collectd"
+def peer_program() -> Path | None:
+    """tlsrpt-collectd, which tests/bench/run installs; None where it could not be had."""
+    program = os.environ.get("BENCH_PEER", "")
+    return Path(program) if os.access(program, os.X_OK) else None
 
 
 @contextmanager

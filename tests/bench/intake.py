@@ -37,7 +37,7 @@ Start = Callable[[Path], AbstractContextManager[Collector]]
 def measure(directory: Path) -> Iterator[Row]:
     """Both parts."""
     sender = Sender(directory)
-    program = collectors.install_peer(directory)
+    program = collectors.peer_program()
     peer: Start | None = None
     if program is None:
         yield Row(f"intake: {collectors.PEER}", "", "not to be had; nothing is beside ours")

@@ -1,6 +1,6 @@
 """Runs the benchmarks and prints what was measured beside what is wanted.
 
-    python -m tests.bench.main [hot] [cold] [size]
+    python -m tests.bench.main [hot] [cold] [size] [intake] [day] [day-full]
 
 Run it by tests/bench/run, which gives it a network of its own. Exit 1 only where something broke.
 """
@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import cold, hot, size, table, world
+from tests.bench import cold, day, hot, intake, size, table, world
 from tests.bench.processes import BenchError, Client, started_world
 from tests.bench.table import Row
+
+NAMES = ["hot", "cold", "size", "intake", "day"]
+"""What runs when none is named; `day-full` is `day` at ten times the size."""
 
 
 def measure(names: list[str], directory: Path) -> Iterator[Row]:
@@ -30,6 +33,9 @@ def measure(names: list[str], directory: Path) -> Iterator[Row]:
             "hot": lambda place: hot.measure(place, client, ca),
             "cold": lambda place: cold.measure(place, client, here),
             "size": lambda place: size.measure(place, client, ca),
+            "intake": intake.measure,
+            "day": lambda place: day.measure(place, client, day.DOMAINS // 10),
+            "day-full": lambda place: day.measure(place, client),
         }
         for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
@@ -39,8 +45,8 @@ def measure(names: list[str], directory: Path) -> Iterator[Row]:
 
 
 def main() -> int:
-    names = sys.argv[1:] or ["hot", "cold", "size"]
-    if not set(names) <= {"hot", "cold", "size"}:
+    names = sys.argv[1:] or NAMES
+    if not set(names) <= {*NAMES, "day-full"}:
         print(__doc__, file=sys.stderr)
         return 2
     started = time.monotonic()

@@ -50,6 +50,8 @@ def _text(wire: bytes) -> bytes:
 class Mail(asyncio.Protocol):
     """Enough of SMTP."""
 
+    _transport: asyncio.Transport
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._read = b""
