@@ -56,7 +56,7 @@ class Mail(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._read = b""
         self._mail = False
-        transport.write(b"220 mx.test ESMTP\r\n")
+        self._transport.write(b"220 mx.test ESMTP\r\n")
 
     def data_received(self, data: bytes) -> None:
         self._read += data
