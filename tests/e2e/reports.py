@@ -150,13 +150,26 @@ class Reporting:
         return ago
 
     def report_day(
-        self, local_part: str, domains: Iterable[str], *, probed: Iterable[str], mails: int
+        self,
+        local_part: str,
+        domains: Iterable[str],
+        *,
+        probed: Iterable[str],
+        mails: int,
+        counted: Iterable[str] = (),
     ) -> int:
         """A mail to each domain, the end of the day, and all of its reports delivered, so many by
-        mail; how many days ago it then was. `probed`: domains whose MX host is looked at."""
+        mail; how many days ago it then was. `probed`: domains whose MX host is looked at;
+        `counted`: domains with a session, which a log may tell of late."""
         self.deliver(local_part, domains)
         for domain in probed:
             self.daemon.wait_for_log(f"probed mx=mx.{domain}")
+        wanted = set(counted)
+        if wanted:
+            until(
+                "sessions", lambda: wanted <= self.listed().keys(), seconds=PATIENCE,
+                log=self.daemon.log,
+            )  # fmt: skip
         with self.stopped():
             ago = self.end_day()
         self.wait_for_mails(mails)

@@ -62,7 +62,8 @@ def reporting(world: World, postfixes: dict[str, Postfix], daemon: Daemon) -> It
 
 @pytest.fixture(scope="module")
 def mailed(reporting: Reporting) -> dict[str, Received]:
-    reporting.report_day("both", WANT, probed=["testing-expired.sts.test"], mails=len(WANT))
+    probed = ["testing-expired.sts.test"]
+    reporting.report_day("both", WANT, probed=probed, mails=len(WANT), counted=WANT)
     return by_domain(map(reporting.read, reporting.mails()))
 
 
