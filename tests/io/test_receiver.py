@@ -40,7 +40,7 @@ class Collecting:
         self.bound = Bound(bind_unix(path, 0o660, kind=socket.SOCK_DGRAM), path)
         self.metrics = Metrics()
         self.taken: Counter[str] = Counter()
-        self._more = asyncio.Event()
+        self.more = asyncio.Event()
         self.source = DatagramSource(
             self.bound.sock,
             self._take,
@@ -51,7 +51,7 @@ class Collecting:
 
     def _take(self, session: Session, count: int) -> None:
         self.taken[session.domain] += count
-        self._more.set()
+        self.more.set()
 
     async def send(self, *datagrams: bytes) -> None:
         """As libtlsrpt does, but waiting where it would not: the queue may be ten long."""
@@ -65,8 +65,8 @@ class Collecting:
         wanted = {name.replace("_", "."): n for name, n in counts.items()}
         async with asyncio.timeout(LIMIT):
             while not all(self.taken[name] >= n for name, n in wanted.items()):
-                self._more.clear()
-                await self._more.wait()
+                self.more.clear()
+                await self.more.wait()
         assert self.taken == wanted
 
     def lost(self, why: str) -> float:
@@ -143,6 +143,23 @@ async def test_a_stop_loses_nothing_that_was_received(tmp_path: Path) -> None:
     collecting.bound.close()
 
 
+async def test_a_stop_does_not_tear_a_batch(tmp_path: Path) -> None:
+    collecting = Collecting(tmp_path / "tlsrpt.sock")
+    running = asyncio.create_task(collecting.source.run())
+    await collecting.send(told())
+    await collecting.until(example_com=1)
+    names = [f"d{n}.example.net" for n in range(5 * datagram.DECODE)]
+    await collecting.send(*map(told, names))
+    async with asyncio.timeout(LIMIT):
+        while collecting.taken[names[0]] == 0:  # then it is in the middle of that batch
+            collecting.more.clear()
+            await collecting.more.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert collecting.taken == Counter(["example.com", *names])
+    collecting.bound.close()
+
+
 async def test_signals_to_the_group_don_t_end_it(collecting: Collecting) -> None:
     await collecting.send(told())
     await collecting.until(example_com=1)
@@ -193,6 +210,16 @@ def test_what_does_not_fit_is_noticed(loop: Loop, monkeypatch: pytest.MonkeyPatc
     loop.receiver._seal()
     loop.receiver._write()
     assert loop.batch() == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("queued", "emptied"), [(2, True), (3, False), (4, False)])
+def test_a_flood_is_told_from_mail(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, queued: int, emptied: bool
+) -> None:
+    monkeypatch.setattr(receiver, "DRAIN", 3)
+    for _ in range(queued):
+        loop.sender.send(b"x")
+    assert loop.receiver._drain() is emptied
 
 
 def test_a_daemon_that_takes_nothing_costs_bounded_memory(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,8 +11,9 @@ import pytest
 from mtastsd.answers import Answer, DnsError
 from mtastsd.log import Log
 from mtastsd.names import Domain
-from mtastsd.ports import Delivery, Finding, Report, Sent, TallyBatch
+from mtastsd.ports import Delivery, Finding, Report, Sent, StoreUnavailable, TallyBatch
 from mtastsd.service import outbox as deliverer_module
+from mtastsd.service import reporter
 from mtastsd.service.outbox import Deliverer
 from mtastsd.service.reporter import Reporter, ReportRules, Suppression, due_at
 from mtastsd.tlsrpt.record import Mailto
@@ -135,6 +136,35 @@ class TestClosing:
         assert await setup.reporter.settle(DAY, D) == "reported"
         assert await setup.why() == "reported"
         assert len(await setup.deliveries()) == 1
+
+    async def test_a_store_that_goes_away_in_the_middle_of_a_day_is_told_as_such(
+        self, setup: Setup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reporter, "PAGE", 1)
+        other, waiting = Domain("example.net"), setup.tallies.waiting
+
+        async def once(day: Day, *, after: str, limit: int) -> Sequence[Domain]:
+            if after:
+                raise StoreUnavailable("the disk is full")
+            return await waiting(day, after=after, limit=limit)
+
+        await setup.mail()
+        await setup.mail(other)
+        with monkeypatch.context() as patch:
+            patch.setattr(setup.tallies, "waiting", once)
+            with pytest.raises(StoreUnavailable):  # not in a group: `run` would not know it
+                await setup.over()
+        assert (await setup.why(), await setup.why(other)) == ("reported", None)
+        await setup.over()
+        assert await setup.why(other) is not None
+
+    async def test_a_large_report_is_built_too(
+        self, setup: Setup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reporter, "LARGE", 0)
+        await setup.mail()
+        await setup.over()
+        assert await setup.why() == "reported"
 
     async def test_spread_over_the_delay(self, setup: Setup) -> None:
         names = [Domain(f"d{n}.example.net") for n in range(100)]
