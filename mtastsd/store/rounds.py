@@ -10,9 +10,8 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from mtastsd.ports import StoreUnavailable
 from mtastsd.store import lane as lanes
@@ -26,17 +25,23 @@ Call = tuple[A, asyncio.AbstractEventLoop, asyncio.Future[R]]
 class Rounds(Generic[A, R]):
     """Runs `work` in the lane for the arguments of one call or of several, one result for each.
 
-    Where it fails for several, it is tried for each by itself: a row that can't be written must
-    not take those of others with it.
+    A round begins `gather` seconds after its first call; with 0 at the end of that turn of the
+    event loop. Where it fails for several, it is tried for each by itself: a row that can't be
+    written must not take those of others with it.
     """
 
     def __init__(
-        self, lane: Lane, work: Callable[[Sequence[A], sqlite3.Connection], Sequence[R]]
+        self,
+        lane: Lane,
+        work: Callable[[Sequence[A], sqlite3.Connection], Sequence[R]],
+        gather: float = 0.0,
     ) -> None:
         self._lane = lane
         self._work = work
+        self._gather = gather
         self._waiting: deque[Call[A, R]] = deque()
-        self._posted = False
+        self._gathering: asyncio.AbstractEventLoop | None = None
+        """The loop that will begin the next round. One that was closed never does."""
 
     def call(self, argument: A) -> asyncio.Future[R]:
         """The result, when its round is over; a caller that goes away does not stop it.
@@ -47,22 +52,29 @@ class Rounds(Generic[A, R]):
             raise StoreUnavailable("too many wait for the database")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        call = (argument, loop, future)
-        self._waiting.append(call)
-        # In this order, and in the reverse in the thread: what that doesn't see is posted here.
-        if not self._posted:
-            self._posted = True
-            if not self._lane.post(self._run):
-                self._posted = False
-                with suppress(ValueError):
-                    self._waiting.remove(call)
-                raise StoreUnavailable("the store is closed")
+        self._waiting.append((argument, loop, future))
+        if self._gathering is not loop:
+            self._gathering = loop
+            if self._gather:
+                loop.call_later(self._gather, self.begin)
+            else:
+                loop.call_soon(self.begin)
         return future
 
+    def begin(self) -> None:
+        """Begin the round of what waits now."""
+        self._gathering = None
+        if self._waiting and not self._lane.post(self._run):
+            for _, loop, future in self._taken():
+                deliver(loop, future, _closed)
+
+    def _taken(self) -> list[Call[A, R]]:
+        # The loop adds meanwhile, at the end: what is there now is all that is taken, for what
+        # comes later has its turn behind what the lane was given in between.
+        return [self._waiting.popleft() for _ in range(len(self._waiting))]
+
     def _run(self) -> None:
-        self._posted = False
-        # Not one that comes meanwhile: its turn is behind what the lane was given in between.
-        calls = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        calls = self._taken()
         if len(calls) < 2 or not self._together(calls):
             for argument, loop, future in calls:
                 deliver(loop, future, partial(self._one, argument))
@@ -86,3 +98,7 @@ class Rounds(Generic[A, R]):
 
 def _same(result: R) -> R:
     return result
+
+
+def _closed() -> NoReturn:
+    raise StoreUnavailable("the store is closed")

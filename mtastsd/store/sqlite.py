@@ -35,6 +35,10 @@ WRITE_WAIT: Final = 5.0
 READ_WAIT: Final = 0.25
 """Seconds for a read: in WAL nothing but exclusive access bars it, and a look-up has a deadline."""
 
+SAVE_GATHER: Final = 0.01
+"""Seconds for which saves are gathered into one transaction. A discovery takes longer by far, and
+each transaction costs some seven writes and the interpreter lock a dozen times."""
+
 PAGE: Final = 200
 """Rows of a scan read at a time; with the largest policies some 13 MB."""
 
@@ -84,7 +88,13 @@ class SqliteStore:
     """
 
     def __init__(
-        self, path: Path, now: Callable[[], float], log: Log, write_wait: float, read_wait: float
+        self,
+        path: Path,
+        now: Callable[[], float],
+        log: Log,
+        write_wait: float,
+        read_wait: float,
+        save_gather: float,
     ) -> None:
         self._path = path.resolve()  # SQLite names the log after what a link points to
         self._now = now
@@ -99,7 +109,7 @@ class SqliteStore:
         self._scans = Lane("store-scan", self._open_reader, self._repair_later)
         self._writer = Lane("store-write", self._open_writer, self._repair_later)
         self._loading = Rounds(self._loads, _load)
-        self._saving = Rounds(self._writer, self._save)
+        self._saving = Rounds(self._writer, self._save, save_gather)
         self.tallies = SqliteTallies(self)
         self.outbox = SqliteOutbox(self)
 
@@ -112,13 +122,14 @@ class SqliteStore:
         *,
         write_wait: float = WRITE_WAIT,
         read_wait: float = READ_WAIT,
+        save_gather: float = SAVE_GATHER,
     ) -> SqliteStore:
         """Open the file, create it (mode 0600, with its directory) or bring its schema up to date.
 
         `now` is wall time. A corrupt file is set aside; for all else that stands in the way
         `StoreError` is raised and nothing is touched.
         """
-        store = cls(path, now, log, write_wait, read_wait)
+        store = cls(path, now, log, write_wait, read_wait, save_gather)
         try:
             await store._writer.call(store._begin)
         except BaseException:
@@ -199,6 +210,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Wait for the writes that were asked for, then close the file. Twice is fine."""
+        self._loading.begin()
+        self._saving.begin()
         ends = [self._loads.close(), self._scans.close()]
         # The last connection works the log in; of two that close together neither may.
         self._writer.post(self._close_readers)

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 
 
 async def open_at(path: Path, *, write_wait: float = 5.0) -> SqliteStore:
-    return await SqliteStore.open(path, lambda: NOW, Log(), write_wait=write_wait, read_wait=0.05)
+    return await SqliteStore.open(
+        path, lambda: NOW, Log(), write_wait=write_wait, read_wait=0.05, save_gather=0.0
+    )
 
 
 @asynccontextmanager

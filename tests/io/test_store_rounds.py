@@ -49,6 +49,7 @@ async def test_one_call_is_made_at_once(doubles: Doubles) -> None:
 async def test_what_waits_is_made_together(doubles: Doubles) -> None:
     async with busy(doubles.lane):
         calls = [doubles.made.call(number) for number in range(200)]
+        doubles.made.begin()
     assert await asyncio.gather(*calls) == [2 * number for number in range(200)]
     assert doubles.rounds == [list(range(200))]
 
@@ -56,6 +57,7 @@ async def test_what_waits_is_made_together(doubles: Doubles) -> None:
 async def test_one_that_fails_fails_alone(doubles: Doubles) -> None:
     async with busy(doubles.lane):
         calls = [doubles.made.call(number) for number in (1, -2, 3)]
+        doubles.made.begin()
     one, two, three = await asyncio.gather(*calls, return_exceptions=True)
     assert (one, three) == (2, 6)
     assert isinstance(two, sqlite3.OperationalError)
@@ -72,6 +74,7 @@ async def test_a_caller_that_goes_away_stops_nothing(doubles: Doubles) -> None:
     async with busy(doubles.lane):
         calls = [doubles.made.call(number) for number in (1, 2, 3)]
         calls[0].cancel()
+        doubles.made.begin()
     assert await asyncio.gather(*calls[1:]) == [4, 6]
     assert doubles.rounds == [[1, 2, 3]]
 
@@ -80,6 +83,7 @@ async def test_one_that_comes_later_waits_for_what_came_between(doubles: Doubles
     order: list[object] = []
     async with busy(doubles.lane):
         first = doubles.made.call(1)
+        doubles.made.begin()
         between = doubles.lane.call(lambda: order.append(list(doubles.rounds)))
     await first
     second = doubles.made.call(2)
@@ -91,13 +95,42 @@ async def test_one_that_comes_later_waits_for_what_came_between(doubles: Doubles
 async def test_what_waits_when_the_lane_is_closed_is_made(doubles: Doubles) -> None:
     async with busy(doubles.lane):
         calls = [doubles.made.call(number) for number in (1, 2)]
+        doubles.made.begin()
         closing = doubles.lane.close()
     assert await asyncio.gather(*calls) == [2, 4]
     await closing
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="closed"):
-            doubles.made.call(3)
+            await doubles.made.call(3)
     assert doubles.rounds == [[1, 2]]
+
+
+@pytest.mark.parametrize("gather", [0.0, 0.001])
+async def test_calls_of_one_turn_or_span_are_gathered(doubles: Doubles, gather: float) -> None:
+    made = Rounds(doubles.lane, doubles._work, gather)
+    calls = [made.call(number) for number in range(5)]
+    if gather:
+        await asyncio.sleep(0)
+        calls.append(made.call(5))
+    await asyncio.gather(*calls)
+    assert doubles.rounds == [list(range(len(calls)))]
+
+
+def test_a_loop_that_is_gone_begins_no_round_and_bars_none() -> None:
+    async def leave() -> Doubles:
+        doubles = Doubles()
+        doubles.made = Rounds(doubles.lane, doubles._work, 0.05)
+        doubles.made.call(1)
+        return doubles
+
+    doubles = asyncio.run(leave())
+
+    async def come_back() -> None:
+        assert await doubles.made.call(2) == 4
+        await doubles.lane.close()
+
+    asyncio.run(come_back())
+    assert [number for numbers in doubles.rounds for number in numbers] == [1, 2]
 
 
 async def test_saves_are_committed_together(tmp_path: Path) -> None:
