@@ -106,7 +106,7 @@ class Frames:
     an outcome share.
     """
 
-    LIMIT = 65_536
+    LIMIT = 24_576
     """Entries; past it all are dropped, which costs one slow look-up each."""
     MAX_OCTETS = 32 * 1024 * 1024
     """Octets of requests and replies together; a hostile policy makes a long reply."""

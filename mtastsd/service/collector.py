@@ -22,7 +22,7 @@ from mtastsd.verdict import Verdict
 FLUSH_EVERY = 0.8
 """Seconds between writes. With what the receiver holds, SIGKILL loses a second at most."""
 
-ANSWERED = 20_000
+ANSWERED = 2_000
 """Verdicts remembered for the sessions that follow them: those of the domains that were asked for
 last. One that is older is decided again from what is known."""
 

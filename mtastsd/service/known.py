@@ -41,6 +41,7 @@ class Known:
         self._sts: Memory[Domain, StsBranch] = Memory(memory)
         self._dane: Memory[str, DaneBranch] = Memory(memory)
         self._used: dict[Domain, float] = {}
+        self._used_now = 0.0
         self._unsaved_domains: dict[Domain, KnownDomain] = {}
         self._unsaved_hops: dict[str, KnownHop] = {}
         self._store_works = True
@@ -59,7 +60,10 @@ class Known:
 
     def use(self, domain: Domain) -> None:
         """Note that a look-up asked for the domain."""
-        self._used[domain] = self._clock.now()
+        now = self._clock.now()
+        if now - self._used_now >= 1.0 or now < self._used_now:
+            self._used_now = now
+        self._used[domain] = self._used_now  # one object for all of a second
         if len(self._used) > 2 * self._sts.limit:
             self._used.pop(next(iter(self._used)))
 

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
+SHARE = 128
+"""What part of the limit goes at once where there is no room: the oldest entries of a dict are
+found by walking over those that were moved, so that one at a time would walk too often."""
+
 
 class Memory(Generic[K, V]):
-    """A bounded mapping. The standard library's OrderedDict moves and evicts in constant time and
-    is lighter per entry than a cache class around two dicts."""
+    """A bounded mapping in a plain dict, which keeps the order of insertion: an entry that is used
+    is inserted anew. An OrderedDict takes half as much memory again for the same."""
 
     __slots__ = ("_entries", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._entries: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
         """The value, which becomes the most recently used."""
-        value = self._entries.get(key)
+        value = self._entries.pop(key, None)
         if value is not None:
-            self._entries.move_to_end(key)
+            self._entries[key] = value
         return value
 
     def put(self, key: K, value: V) -> None:
+        self._entries.pop(key, None)
+        if len(self._entries) >= self.limit:
+            for old in list(islice(self._entries, max(1, self.limit // SHARE))):
+                del self._entries[old]
         self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self.limit:
-            self._entries.popitem(last=False)
 
     def drop(self, key: K) -> None:
         self._entries.pop(key, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, get_args
 
@@ -70,22 +71,28 @@ def domain_values(known: KnownDomain) -> tuple[object, ...]:
     )
 
 
+NEVER = 0.0
+
+
 def domain_of(row: Row) -> KnownDomain | None:
     """The value of a row; None where another version or a hand wrote a word that we don't know:
     then the domain is not known, and its next look-up is a first contact."""
     if row[0] is None or row[1] not in _RECORD_STATES:
         return None
+    # A hundred thousand of these are kept in memory: what is equal is one object. Domains with one
+    # provider share a record id, and most were read when they were fetched.
+    checked_at, fetched_at = row[3], row[5]
     failure = None if row[7] is None else Failure(row[7], row[8] or "", row[9])
     sts = StsBranch(
-        record=row[1],
-        record_id=row[2],
-        checked_at=row[3],
+        record=sys.intern(row[1]),  # type: ignore[arg-type]
+        record_id=sys.intern(row[2]),
+        checked_at=checked_at,
         recheck_at=row[4],
-        fetched_at=row[5],
+        fetched_at=checked_at if fetched_at == checked_at else fetched_at,
         expires_at=row[6],
         failure=failure,
-        failed_id=row[10],
-        retry_at=row[11],
+        failed_id=sys.intern(row[10]),
+        retry_at=row[11] or NEVER,
         body=row[13],
     )
     return KnownDomain(Domain(row[0]), sts, row[12])
