@@ -6,8 +6,9 @@ One flight for each policy domain (MTA-STS) and for each next hop (DANE), whoeve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 from mtastsd import dane as rules
 from mtastsd.dane import WEAK, DaneBranch, Finding, Hosts, HostState, NoHosts
@@ -25,6 +26,14 @@ from mtastsd.sts.flow import StsBranch
 MAX_FLIGHTS = 1000
 """Discoveries of one kind at once. A flood of unknown names ends here: each flight holds a socket
 or two, and a look-up beyond this is answered with what is known."""
+
+
+async def _logged(work: Coroutine[Any, Any, None], log: Log) -> None:
+    """A bug in what nobody waits for must not end the daemon's TaskGroup."""
+    try:
+        await work
+    except Exception as bug:
+        log.error("bug", exc=bug, doing="store")
 
 
 class StsBranches:
@@ -49,6 +58,7 @@ class StsBranches:
         self._clock = clock
         self._log = log
         self._metrics = metrics
+        self._spawn = spawn
         self._flights: Flights[Domain, StsBranch] = Flights("sts", spawn, log, MAX_FLIGHTS)
         self.on_change: Callable[[], None] = lambda: None
         metrics.flights.labels("sts").set_function(lambda: len(self._flights))
@@ -82,7 +92,9 @@ class StsBranches:
         self._tell(domain, before, walk, self._clock.monotonic() - started)
         # What must not answer again still replaces the policy that was there before it.
         kept = branch if walk.settled.keep else replace(branch, body=None, recheck_at=0.0)
-        await self._known.keep_sts(domain, before, kept, remember=stored is None)
+        self._known.remember_sts(domain, kept, anew=stored is None)
+        # Behind the answer: a look-up waits for no store, however slow or locked it is.
+        self._spawn(_logged(self._known.store_sts(domain, before, kept), self._log))
         if before is not None and before.body != branch.body:
             self.on_change()
         return branch
@@ -162,6 +174,7 @@ class DaneBranches:
         self._clock = clock
         self._log = log
         self._metrics = metrics
+        self._spawn = spawn
         self._flights: Flights[str, DaneBranch] = Flights("dane", spawn, log, MAX_FLIGHTS)
         self.on_change: Callable[[], None] = lambda: None
         metrics.flights.labels("dane").set_function(lambda: len(self._flights))
@@ -176,7 +189,8 @@ class DaneBranches:
         finding, ttl = await self._finding(hop, before, hosts)
         branch = rules.settle(before, self._clock.now(), finding, ttl)
         self._metrics.findings.labels(finding.value).inc()
-        await self._known.keep_dane(hop, before, branch)
+        self._known.remember_dane(hop, branch)
+        self._spawn(_logged(self._known.store_dane(hop, before, branch), self._log))
         if before is not None and before.finding is not branch.finding:
             self.on_change()
             if Finding.UNSIGNED_UNREAD not in (before.finding, branch.finding):

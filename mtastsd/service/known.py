@@ -90,24 +90,33 @@ class Known:
             self._dane.put(hop.key, hop_row.dane)
         return domain_row is not None or hop_row is not None
 
-    async def keep_sts(
-        self, domain: Domain, before: StsBranch | None, branch: StsBranch, *, remember: bool
-    ) -> None:
-        """Keep a branch; `remember`: in memory too, even if it is not there yet.
+    def remember_sts(self, domain: Domain, branch: StsBranch, *, anew: bool) -> None:
+        """Answer from this branch from now on; `anew`: also where memory does not hold the
+        domain yet."""
+        if anew or domain in self._sts:
+            self._sts.put(domain, branch)
+
+    async def store_sts(self, domain: Domain, before: StsBranch | None, branch: StsBranch) -> None:
+        """Keep a branch on disk. No look-up waits for this.
 
         "No record" of a name that nobody heard of stays off the disk: random names would fill it.
         """
-        if remember or domain in self._sts:
-            self._sts.put(domain, branch)
         if _worth_a_row(branch) or (before is not None and _worth_a_row(before)):
             used = self._used.get(domain, self._clock.now())
-            await self._save([KnownDomain(domain, branch, used)], [])
+            row = KnownDomain(domain, branch, used)
+            self._unsaved_domains[domain] = row  # until it is saved: a stop in between writes it
+            await self._save([row], [])
 
-    async def keep_dane(self, hop: NextHop, before: DaneBranch | None, branch: DaneBranch) -> None:
-        """Keep a finding; on disk only where it protects, or an older one did."""
+    def remember_dane(self, hop: NextHop, branch: DaneBranch) -> None:
+        """Answer from this finding from now on."""
         self._dane.put(hop.key, branch)
+
+    async def store_dane(self, hop: NextHop, before: DaneBranch | None, branch: DaneBranch) -> None:
+        """Keep a finding on disk, only where it protects or an older one did."""
         if branch.finding not in WEAK or (before is not None and before.finding not in WEAK):
-            await self._save([], [KnownHop(hop.key, branch, self._clock.now())])
+            row = KnownHop(hop.key, branch, self._clock.now())
+            self._unsaved_hops[hop.key] = row
+            await self._save([], [row])
 
     async def forget(self, domain: Domain) -> bool:
         """Drop all that is known of a domain; whether there was anything.
@@ -128,15 +137,15 @@ class Known:
             await self._store.save(domains, hops)
         except StoreUnavailable as error:
             self._failed("save", str(error))
-            self._unsaved_domains.update((row.domain, row) for row in domains)
-            self._unsaved_hops.update((row.hop, row) for row in hops)
             _bound(self._unsaved_domains)
             _bound(self._unsaved_hops)
         else:
             for row in domains:
-                self._unsaved_domains.pop(row.domain, None)
+                if self._unsaved_domains.get(row.domain) is row:
+                    del self._unsaved_domains[row.domain]
             for hop_row in hops:
-                self._unsaved_hops.pop(hop_row.hop, None)
+                if self._unsaved_hops.get(hop_row.hop) is hop_row:
+                    del self._unsaved_hops[hop_row.hop]
             self._works()
 
     def _failed(self, doing: str, reason: str) -> None:

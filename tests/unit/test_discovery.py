@@ -271,6 +271,24 @@ class TestKnown:
         await world.known.flush()
         assert world.store.domains[D].sts.body == GOOD
 
+    async def test_no_look_up_waits_for_a_write(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        locked = asyncio.Event()
+
+        async def wait(*_: object) -> None:
+            await locked.wait()
+
+        monkeypatch.setattr(world.store, "save", wait)
+        publish(world)
+        found = await ask(world)
+        assert (found.source, found.verdict.what) == ("discovery", What.SECURE)
+        assert not locked.is_set()
+        monkeypatch.undo()
+        await world.known.flush()  # as at a stop: what is still on its way is written
+        assert world.store.domains[D].sts.body == GOOD
+        locked.set()
+
     async def test_memory_is_bounded(self) -> None:
         async with World(memory=10) as world:
             for n in range(100):
