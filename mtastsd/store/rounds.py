@@ -40,6 +40,9 @@ class Rounds(Generic[A, R]):
         self._work = work
         self._gather = gather
         self._waiting: deque[Call[A, R]] = deque()
+        self._posted = False
+        """A round is in the lane's queue and will take all that waits, also where the lane has been
+        closed behind it: what waits for that one must not be told that it came too late."""
         self._gathering: asyncio.AbstractEventLoop | None = None
         """The loop that will begin the next round. One that was closed never does."""
 
@@ -64,7 +67,11 @@ class Rounds(Generic[A, R]):
     def begin(self) -> None:
         """Begin the round of what waits now."""
         self._gathering = None
-        if self._waiting and not self._lane.post(self._run):
+        if not self._waiting or self._posted:
+            return
+        self._posted = True
+        if not self._lane.post(self._run):
+            self._posted = False
             for _, loop, future in self._taken():
                 deliver(loop, future, _closed)
 
@@ -74,6 +81,7 @@ class Rounds(Generic[A, R]):
         return [self._waiting.popleft() for _ in range(len(self._waiting))]
 
     def _run(self) -> None:
+        self._posted = False  # before they are taken: who comes now may ask for one round more
         calls = self._taken()
         if len(calls) < 2 or not self._together(calls):
             for argument, loop, future in calls:
