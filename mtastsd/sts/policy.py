@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -53,6 +54,10 @@ Why = Literal[
     "missing-max-age",
     "missing-mx",
 ]
+
+RECENT = 16
+"""Bodies whose policies are remembered: a discovery asks for its own three times in a row. No more,
+for a hostile one is large."""
 
 MAX_AGE = 31557600
 """Seconds, the upper bound that RFC 8461 §3.2 sets: a year."""
@@ -125,6 +130,7 @@ def section(why: str) -> str:
             return "RFC 8461 §3.2"
 
 
+@lru_cache(maxsize=RECENT)
 def parse(body: bytes) -> Policy | PolicyError:
     """Parse a policy file; the first error in it decides."""
     draft = _Draft()
