@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtastsd import __version__, config, reporting
+from mtastsd import __version__, config
 from mtastsd.collecting import Collecting
 from mtastsd.config import Settings
 from mtastsd.listeners import Listeners
@@ -23,6 +24,7 @@ from mtastsd.metrics import Metrics
 from mtastsd.net.dns import DnsResolver
 from mtastsd.net.https import HttpsPolicyFetcher
 from mtastsd.ports import Clock, Outbox, PolicyStore, StoreUnavailable, TallyStore
+from mtastsd.reportchild import Child
 from mtastsd.server import commands, probe
 from mtastsd.server.admin import AdminServer
 from mtastsd.server.http import HttpServer
@@ -56,6 +58,11 @@ class Stores:
     outbox: Outbox
 
 
+CYCLES_AFTER = 5000
+"""Objects that were made and are still there before Python looks for cycles among them: a discovery
+leaves some fifty, and the look takes 2 ms. Its own number is 700."""
+
+
 class _Stop(Exception):
     """Ends the TaskGroup with all that runs in it."""
 
@@ -82,7 +89,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._started = clock.monotonic()
         self._metrics = Metrics()
-        self._reporting = reporting.Child(config_path, clock=clock, log=log)
+        self._reporting = Child(config_path, clock=clock, log=log)
 
     async def run(self, stores: Stores, listeners: Listeners) -> None:
         """Serve until SIGTERM or SIGINT; store and sockets are closed at the end."""
@@ -185,6 +192,7 @@ class Daemon:
             group.create_task(self._feed_watchdog(self._systemd.watchdog))
 
     def _ready(self) -> None:
+        calm_collector()
         where = " ".join(self._listeners.names)
         self._log.info("ready", version=__version__, listening=where, pid=os.getpid())
         self._systemd.ready(f"answering on {where}")
@@ -296,6 +304,16 @@ async def open_store(settings: Settings, clock: Clock, log: Log) -> Stores:
             return Stores(store, store.tallies, store.outbox)
         case config.PostgresStore():
             raise StoreError("postgresql is not supported yet; use sqlite:////path/to/file")
+
+
+def calm_collector() -> None:
+    """Have Python look for cycles seldom, and never among what the start made.
+
+    With its own settings it takes 5 % of a discovery, in pauses of up to 50 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(CYCLES_AFTER, *gc.get_threshold()[1:])
 
 
 def raise_file_limit() -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mtastsd import reporting
+from mtastsd import reportchild, reporting
 from mtastsd.clock import SystemClock
 from mtastsd.config import Settings, load
 from mtastsd.log import Log
-from mtastsd.reporting import Child
+from mtastsd.reportchild import Child
 
 LIMIT = 30.0
 
@@ -71,7 +71,7 @@ async def test_cancelled_while_it_is_being_started(child: Sleeper) -> None:
 async def test_started_anew_when_it_dies(
     child: Sleeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(reporting, "RESTART_AFTER", 0.0)
+    monkeypatch.setattr(reportchild, "RESTART_AFTER", 0.0)
     running = asyncio.create_task(child.run(lambda: True))
     first = await child.next()
     with caplog.at_level(logging.ERROR, "mtastsd"):
