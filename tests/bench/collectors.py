@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,11 +128,11 @@ def ours(directory: Path) -> Iterator[Collector]:
 
 def _ready(daemon: int) -> bool:
     """Whether the receiver waits for datagrams, not for its interpreter to start."""
-    return any(
-        b"mtastsd.server.receiver" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        and "poll" in Path(f"/proc/{pid}/wchan").read_text("ascii")
-        for pid in _children(daemon)
-    )
+    for pid in _children(daemon):
+        with suppress(OSError):  # another child, which has just ended
+            if b"mtastsd.server.receiver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return "poll" in Path(f"/proc/{pid}/wchan").read_text("ascii")
+    return False
 
 
 def peer_program() -> Path | None:
