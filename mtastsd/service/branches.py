@@ -94,7 +94,9 @@ class StsBranches:
         kept = branch if walk.settled.keep else replace(branch, body=None, recheck_at=0.0)
         self._known.remember_sts(domain, kept, anew=stored is None)
         # Behind the answer: a look-up waits for no store, however slow or locked it is.
-        self._spawn(_logged(self._known.store_sts(domain, before, kept), self._log))
+        row = self._known.note_sts(domain, before, kept)
+        if row is not None:
+            self._spawn(_logged(self._known.store([row], []), self._log))
         if before is not None and before.body != branch.body:
             self.on_change()
         return branch
@@ -190,7 +192,9 @@ class DaneBranches:
         branch = rules.settle(before, self._clock.now(), finding, ttl)
         self._metrics.findings.labels(finding.value).inc()
         self._known.remember_dane(hop, branch)
-        self._spawn(_logged(self._known.store_dane(hop, before, branch), self._log))
+        row = self._known.note_dane(hop, before, branch)
+        if row is not None:
+            self._spawn(_logged(self._known.store([], [row]), self._log))
         if before is not None and before.finding is not branch.finding:
             self.on_change()
             if Finding.UNSIGNED_UNREAD not in (before.finding, branch.finding):

@@ -6,7 +6,7 @@ The store may be slow, full or away; then what it did not take is kept, bounded,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtastsd.dane import WEAK, DaneBranch
@@ -96,27 +96,32 @@ class Known:
         if anew or domain in self._sts:
             self._sts.put(domain, branch)
 
-    async def store_sts(self, domain: Domain, before: StsBranch | None, branch: StsBranch) -> None:
-        """Keep a branch on disk. No look-up waits for this.
+    def note_sts(
+        self, domain: Domain, before: StsBranch | None, branch: StsBranch
+    ) -> KnownDomain | None:
+        """The row to `store` for a branch, if it is worth one; until then a stop writes it.
 
         "No record" of a name that nobody heard of stays off the disk: random names would fill it.
         """
-        if _worth_a_row(branch) or (before is not None and _worth_a_row(before)):
-            used = self._used.get(domain, self._clock.now())
-            row = KnownDomain(domain, branch, used)
-            self._unsaved_domains[domain] = row  # until it is saved: a stop in between writes it
-            await self._save([row], [])
+        if not _worth_a_row(branch) and (before is None or not _worth_a_row(before)):
+            return None
+        row = KnownDomain(domain, branch, self._used.get(domain, self._clock.now()))
+        self._unsaved_domains[domain] = row
+        return row
 
     def remember_dane(self, hop: NextHop, branch: DaneBranch) -> None:
         """Answer from this finding from now on."""
         self._dane.put(hop.key, branch)
 
-    async def store_dane(self, hop: NextHop, before: DaneBranch | None, branch: DaneBranch) -> None:
-        """Keep a finding on disk, only where it protects or an older one did."""
-        if branch.finding not in WEAK or (before is not None and before.finding not in WEAK):
-            row = KnownHop(hop.key, branch, self._clock.now())
-            self._unsaved_hops[hop.key] = row
-            await self._save([], [row])
+    def note_dane(
+        self, hop: NextHop, before: DaneBranch | None, branch: DaneBranch
+    ) -> KnownHop | None:
+        """The row to `store` for a finding that protects, or follows one that did."""
+        if branch.finding in WEAK and (before is None or before.finding in WEAK):
+            return None
+        row = KnownHop(hop.key, branch, self._clock.now())
+        self._unsaved_hops[hop.key] = row
+        return row
 
     async def forget(self, domain: Domain) -> bool:
         """Drop all that is known of a domain; whether there was anything.
@@ -132,7 +137,8 @@ class Known:
         self.on_change()
         return await self._store.delete(domain) or had
 
-    async def _save(self, domains: list[KnownDomain], hops: list[KnownHop]) -> None:
+    async def store(self, domains: Sequence[KnownDomain], hops: Sequence[KnownHop]) -> None:
+        """Write rows. No look-up waits for this; what the store refuses is offered again."""
         try:
             await self._store.save(domains, hops)
         except StoreUnavailable as error:
@@ -162,7 +168,7 @@ class Known:
     async def flush(self) -> None:
         """Write "last used" times and what the store refused: at intervals, and at the end."""
         if self._unsaved_domains or self._unsaved_hops:
-            await self._save(
+            await self.store(
                 list(self._unsaved_domains.values()), list(self._unsaved_hops.values())
             )
         used, self._used = self._used, {}
